@@ -1,0 +1,239 @@
+"""The two APIs that are both called v4, and all that differs between them.
+
+    nbia   .../nbia-api/services/v4/<call>       the server of today (NBIA-TCIA source at 865725e0)
+    tcia   .../services/v4/TCIA/query/<call>     the retired middleware (Bindaas at 0d3b0af8)
+
+| what                | nbia                                  | tcia                            |
+|---------------------|---------------------------------------|---------------------------------|
+| no rows, JSON       | 200, empty body, no Content-Type      | 200, `[]`                       |
+| dates               | MM-DD-YYYY                            | YYYY-MM-DD                      |
+| unknown parameter   | 400                                   | ignored                         |
+| missing parameter   | 400, plain text                       | 471, JSON                       |
+| TotalSizeInBytes    | number                                | string with a decimal point     |
+| patients' key       | PatientId in getPatient, New*         | PatientID                       |
+
+A wire row becomes a canonical one by `decode_row`: canonical names (endpoints.FIELDS), ISO days, numbers as numbers,
+fields that the table does not know untouched. `encode_row` is the way back, for `serve`. Both are pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from mirror.archive.endpoints import ENDPOINTS, FIELDS, DialectName, Endpoint, Kind, canonical
+from mirror.errors import (
+    ArchiveError,
+    BadAnswer,
+    NotFound,
+    Refused,
+    ServerFault,
+    SettingsError,
+    Throttled,
+)
+
+NBIA_PREFIX = "/nbia-api/services/v4/"
+TCIA_PREFIX = "/services/v4/TCIA/query/"
+
+_MISSING_PARAMETER_TCIA = 471
+_DAY_FIRST_MONTH = re.compile(r"(\d\d)-(\d\d)-(\d{4})")
+_ISO_DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T].*)?")
+_ELSEWHERE = (
+    "a series may lie on another host: NLST has its own (--server nlst), and the retired host (--server tcia)"
+    " and the live one (--server nbia) do not hold the same series"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An archive server: where it is and which dialect it speaks. `base` ends with a slash."""
+
+    base: str
+    dialect: DialectName
+    #: What the operator should know before trusting it, or "".
+    warning: str = ""
+
+    def url(self, endpoint: Endpoint) -> str:
+        """The URL of a call; `SettingsError` where the dialect lacks it."""
+        path = endpoint.path(self.dialect)
+        if path is None:
+            raise SettingsError(f"{endpoint.name} does not exist in the {self.dialect} dialect ({self.base})")
+        return urljoin(self.base, path)
+
+
+KNOWN_SERVERS: dict[str, Server] = {
+    "nbia": Server("https://nbia.cancerimagingarchive.net" + NBIA_PREFIX, "nbia"),
+    "nlst": Server("https://nlst.cancerimagingarchive.net" + NBIA_PREFIX, "nbia"),
+    "tcia": Server(
+        "https://services.cancerimagingarchive.net" + TCIA_PREFIX,
+        "tcia",
+        "the host behind --server tcia was retired by TCIA in 2022 and answers with stale data, if at all;"
+        " the live archive is --server nbia",
+    ),
+}
+
+
+def find_server(text: str, dialect: DialectName | None = None) -> Server:
+    """The server that a name of KNOWN_SERVERS or a base URL means.
+
+    The dialect is told from the URL's path; a bare host is taken for nbia unless `dialect` says otherwise.
+    Raises SettingsError for anything that is neither.
+    """
+    if text in KNOWN_SERVERS:
+        known = KNOWN_SERVERS[text]
+        if dialect is not None and dialect != known.dialect:
+            raise SettingsError(f"server {text!r} speaks the {known.dialect} dialect, not {dialect}")
+        return known
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        near = difflib.get_close_matches(text, KNOWN_SERVERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SettingsError(
+            f"server: {text!r} is neither a base URL (http://... or https://...) nor one of"
+            f" {', '.join(sorted(KNOWN_SERVERS))}{hint}"
+        )
+    if parts.query or parts.fragment:
+        raise SettingsError(f"server: {text!r} must end with its path; leave out what follows '?' or '#'")
+    path = parts.path.rstrip("/")
+    if not path:
+        path = (TCIA_PREFIX if dialect == "tcia" else NBIA_PREFIX).rstrip("/")
+    elif path.lower().endswith("/tcia"):
+        path += "/query"
+    told: DialectName = "tcia" if path.lower().endswith("/query") else "nbia"
+    return Server(f"{parts.scheme}://{parts.netloc}{path}/", dialect or told)
+
+
+def find_endpoint(call: str) -> Endpoint:
+    """The endpoint of that name, in any dialect's spelling; SettingsError names the nearest where there is none."""
+    for endpoint in ENDPOINTS.values():
+        if call == endpoint.name or call in (endpoint.nbia, endpoint.tcia):
+            return endpoint
+    near = difflib.get_close_matches(call, ENDPOINTS, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise SettingsError(f"unknown call {call!r}{hint} The calls are: {', '.join(ENDPOINTS)}")
+
+
+def encode_params(endpoint: Endpoint, dialect: DialectName, params: Mapping[str, str]) -> dict[str, str]:
+    """Query parameters as the dialect spells them. Names may be canonical or wire names; days may be ISO.
+
+    Raises SettingsError for a name the call does not have, and for a required one that is missing.
+    """
+    wire: dict[str, str] = {}
+    for name, value in params.items():
+        for param in endpoint.wire_params(dialect):
+            if name in (param.name, param.wire(dialect)):
+                wire[param.wire(dialect)] = encode_day(dialect, value) if param.kind is Kind.DATE else value
+                break
+        else:
+            have = ", ".join(p.wire(dialect) for p in endpoint.wire_params(dialect)) or "none"
+            raise SettingsError(f"{endpoint.name} has no parameter {name!r}; it takes: {have}")
+    for param in endpoint.wire_params(dialect):
+        if param.required and param.wire(dialect) not in wire:
+            raise SettingsError(f"{endpoint.name} needs the parameter {param.wire(dialect)}")
+    return wire
+
+
+def decode_day(text: str) -> str:
+    """An ISO day from any spelling the archive uses; anything else is given back as it is."""
+    if match := _DAY_FIRST_MONTH.fullmatch(text):
+        month, day, year = match.groups()
+        return f"{year}-{month}-{day}"
+    if match := _ISO_DAY.fullmatch(text):
+        return match[1]
+    return text
+
+
+def encode_day(dialect: DialectName, day: str) -> str:
+    """A day as the dialect writes it; what is not an ISO day is given back as it is."""
+    if dialect == "nbia" and (match := _ISO_DAY.fullmatch(day)):
+        year, month, of_month = match[1].split("-")
+        return f"{month}-{of_month}-{year}"
+    return day
+
+
+def decode_row(wire: Mapping[str, Any]) -> dict[str, Any]:
+    """A canonical row from a row of either dialect. Raises BadAnswer where a number is none."""
+    named = ((canonical(key), value) for key, value in wire.items() if value is not None)
+    return {name: _decode_value(name, value) for name, value in named}
+
+
+def _decode_value(name: str, value: Any) -> Any:
+    field = FIELDS.get(name)
+    if field is None:
+        return value
+    if field.kind is Kind.DATE:
+        return decode_day(str(value))
+    if field.kind in (Kind.INTEGER, Kind.DECIMAL):
+        if isinstance(value, str) and not value.strip():
+            return None
+        try:
+            number = float(value)
+            whole = int(number) if isinstance(value, float) or "." in str(value) else int(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadAnswer(f"{name} is {value!r}, which is not a number") from error
+        return whole if field.kind is Kind.INTEGER or whole == number else number
+    return str(value)
+
+
+def encode_row(endpoint: Endpoint, dialect: DialectName, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A wire row as the dialect's server sends it: its fields in its order, null ones left out.
+
+    Fields that the table does not know follow at the end: a copy gives back what it was given.
+    """
+    wire: dict[str, Any] = {}
+    for name in endpoint.fields(dialect):
+        value = row.get(canonical(name))
+        if value is not None:
+            wire[name] = _encode_value(dialect, canonical(name), value)
+    return wire | {name: value for name, value in row.items() if name not in FIELDS and value is not None}
+
+
+def _encode_value(dialect: DialectName, name: str, value: Any) -> Any:
+    if FIELDS[name].kind is Kind.DATE:
+        return encode_day(dialect, str(value))
+    if dialect == "tcia" and name == "TotalSizeInBytes":
+        return f"{value}.000000"
+    return value
+
+
+def error_of(
+    server: Server,
+    endpoint: Endpoint,
+    status: int,
+    body: bytes,
+    *,
+    asked: str,
+    retry_after: float | None = None,
+) -> ArchiveError:
+    """The error that a status other than 200 means in the server's dialect, with the server's own words in it."""
+    said = _words_of(body)
+    if status == 429 or (status == 503 and retry_after is not None):
+        return Throttled(f"status {status}: {said or 'too many requests'}", asked=asked, retry_after=retry_after)
+    if status == 404:
+        return NotFound(f"status 404: {said or 'not found'}", asked=asked)
+    if status == _MISSING_PARAMETER_TCIA or 400 <= status < 500:
+        hint = f"; {_ELSEWHERE}" if any(p.name == "SeriesInstanceUID" for p in endpoint.params) else ""
+        return Refused(f"status {status}: {said or 'refused'}{hint}", asked=asked)
+    return ServerFault(f"status {status}: {said or 'server fault'}", asked=asked, status=status)
+
+
+def unknown_series_hint(server: Server) -> str:
+    """What to tell an operator whose series a server does not know."""
+    return f"{server.base} does not list it; {_ELSEWHERE}"
+
+
+def _words_of(body: bytes, limit: int = 300) -> str:
+    """The message in an error body: the tcia dialect's JSON fields, or the plain text on one line."""
+    text = body.decode("utf-8", "replace")
+    try:
+        told = json.loads(text)
+    except ValueError:
+        told = None
+    if isinstance(told, dict):
+        text = "; ".join(str(told[k]) for k in ("errorDescription", "detailedMessage", "errorMessage") if k in told)
+    return " ".join(text.split())[:limit]

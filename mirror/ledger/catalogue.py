@@ -1,0 +1,282 @@
+"""Questions to the ledger that only read: status, the manifest's rows, and what serve answers with.
+
+A catalogue is its own read-only connection: safe beside a running sync, which it neither blocks nor is blocked by.
+What serve shows is what is complete: a series that is incomplete here does not exist for those who mirror us.
+Values match as the archive matches them: whole, without regard to case.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mirror.archive.rows import from_json
+from mirror.errors import SettingsError
+from mirror.ledger.connection import connect, sqlite_errors
+from mirror.manifest import InstanceRow, SeriesRow
+from mirror.model import CollectionStatus
+
+#: Canonical parameter -> column of `series`; what is not a column is looked up in the raw row.
+_SERIES_COLUMNS = {
+    "Collection": "collection",
+    "PatientID": "patient_id",
+    "StudyInstanceUID": "study_instance_uid",
+    "SeriesInstanceUID": "series_instance_uid",
+    "Modality": "modality",
+    "BodyPartExamined": "body_part_examined",
+    "Manufacturer": "manufacturer",
+    "DateReleased": "date_released",
+}
+_SHOWN = "state = 'complete'"
+_PATH = "CASE WHEN s.directory = '' THEN i.name ELSE s.directory || '/' || i.name END"
+
+
+class Catalogue:
+    """A mirror's ledger, open for reading. Use as a context manager. Each instance belongs to one thread."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / ".mirror" / "ledger.sqlite"
+        if not self.path.exists():
+            raise SettingsError(f"{root}: no mirror here ({self.path} does not exist); `tcia-mirror sync` makes one")
+        self._db = connect(self.path, read_only=True)
+
+    def close(self) -> None:
+        """Close the file. Safe to repeat."""
+        self._db.close()
+
+    def __enter__(self) -> Catalogue:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _rows(self, sql: str, args: Mapping[str, Any] | None = None) -> Iterator[sqlite3.Row]:
+        with sqlite_errors(self.path):
+            cursor = self._db.cursor()
+            cursor.row_factory = sqlite3.Row
+            yield from cursor.execute(sql, args or {})
+
+    def meta(self, key: str) -> str | None:
+        """A fact about the mirror itself, or None."""
+        for row in self._rows("SELECT value FROM meta WHERE key = :key", {"key": key}):
+            return str(row["value"])
+        return None
+
+    # Status and manifest
+
+    def status(self) -> list[CollectionStatus]:
+        """What is held, per collection, by name."""
+        synced = {
+            r["collection"]: r["at"]
+            for r in self._rows(
+                "SELECT collection, max(finished_at) AS at FROM crawls"
+                " WHERE finished_at IS NOT NULL GROUP BY collection"
+            )
+        }
+        return [
+            CollectionStatus(
+                collection=r["collection"],
+                series=r["series"],
+                complete=r["complete"],
+                incomplete=r["incomplete"],
+                quarantined=r["quarantined"],
+                unfinished=r["unfinished"],
+                instances=r["instances"],
+                bytes=r["bytes"],
+                last_sync=synced.get(r["collection"]),
+            )
+            for r in self._rows(
+                "SELECT s.collection, count(*) AS series, sum(state = 'complete') AS complete,"
+                " sum(state = 'incomplete') AS incomplete, sum(state = 'quarantined') AS quarantined,"
+                " sum(state IN ('planned', 'open')) AS unfinished,"
+                " coalesce(sum(h.instances), 0) AS instances, coalesce(sum(h.bytes), 0) AS bytes FROM series s"
+                " LEFT JOIN (SELECT series, count(*) AS instances, sum(bytes) AS bytes FROM instances"
+                " WHERE name IS NOT NULL GROUP BY series) h ON h.series = s.id"
+                " GROUP BY s.collection ORDER BY s.collection"
+            )
+        ]
+
+    def instance_rows(self) -> Iterator[InstanceRow]:
+        """Every held instance, ordered by collection, patient, study, series and SOPInstanceUID."""
+        for r in self._rows(
+            f"SELECT s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid, s.modality, s.state,"  # noqa: S608 - constants
+            f" i.*, {_PATH} AS path FROM series s JOIN instances i ON i.series = s.id WHERE i.name IS NOT NULL"
+            " ORDER BY s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid, i.sop_instance_uid"
+        ):
+            yield InstanceRow(
+                collection=r["collection"],
+                patient_id=r["patient_id"],
+                study_instance_uid=r["study_instance_uid"],
+                series_instance_uid=r["series_instance_uid"],
+                sop_instance_uid=r["sop_instance_uid"],
+                sop_class_uid=r["sop_class_uid"],
+                modality=r["modality"] or "",
+                path=r["path"],
+                bytes=r["bytes"],
+                sha256=r["sha256"].hex(),
+                md5=r["md5"].hex(),
+                source=r["source"],
+                fetched_at=_iso(r["fetched_at"]),
+                verified=r["verified"],
+                series_state=r["state"],
+            )
+
+    def series_rows(self) -> Iterator[SeriesRow]:
+        """Every series that the mirror knows, ordered by collection, patient, study and series."""
+        for r in self._rows(
+            "SELECT s.*, coalesce(h.instances, 0) AS instances, coalesce(h.bytes, 0) AS bytes FROM series s"
+            " LEFT JOIN (SELECT series, count(*) AS instances, sum(bytes) AS bytes FROM instances"
+            " WHERE name IS NOT NULL GROUP BY series) h ON h.series = s.id"
+            " ORDER BY s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid"
+        ):
+            raw = from_json(r["raw"])
+            yield SeriesRow(
+                collection=r["collection"],
+                patient_id=r["patient_id"],
+                study_instance_uid=r["study_instance_uid"],
+                series_instance_uid=r["series_instance_uid"],
+                modality=r["modality"] or "",
+                body_part_examined=r["body_part_examined"] or "",
+                manufacturer=r["manufacturer"] or "",
+                study_date=str(raw.get("StudyDate", "")),
+                study_description=str(raw.get("StudyDescription", "")),
+                series_number=str(raw.get("SeriesNumber", "")),
+                series_description=str(raw.get("SeriesDescription", "")),
+                image_count=r["image_count"],
+                file_size=r["file_size"],
+                date_released=r["date_released"] or "",
+                license_name=str(raw.get("LicenseName", "")),
+                license_uri=str(raw.get("LicenseURI", "")),
+                data_description_uri=str(raw.get("DataDescriptionURI", "")),
+                path=r["directory"],
+                instances=r["instances"],
+                bytes=r["bytes"],
+                state=r["state"],
+                findings="; ".join(json.loads(r["findings"])),
+            )
+
+    # What serve answers with: canonical rows
+
+    def collections(self) -> list[str]:
+        """Names of the collections with a complete series, in order."""
+        return [
+            r["collection"]
+            for r in self._rows(f"SELECT DISTINCT collection FROM series WHERE {_SHOWN} ORDER BY collection")  # noqa: S608
+        ]
+
+    def values(self, name: str, where: Mapping[str, str]) -> list[str | None]:
+        """Distinct upper-case values of Modality, BodyPartExamined or Manufacturer, ascending, null first."""
+        column = _SERIES_COLUMNS[name]
+        condition, args = _where(where)
+        return [
+            r["value"]
+            for r in self._rows(
+                f"SELECT DISTINCT upper({column}) AS value FROM series WHERE {condition} ORDER BY value",  # noqa: S608
+                args,
+            )
+        ]
+
+    def patients(self, where: Mapping[str, str], since: str | None = None) -> Iterator[dict[str, Any]]:
+        """Rows of getPatient with a complete series that matches; `since` is an ISO day of release, inclusive."""
+        condition, args = _where(where, since)
+        for r in self._rows(
+            "SELECT DISTINCT s.collection, s.patient_id, p.raw FROM series s LEFT JOIN patients p"  # noqa: S608
+            " ON p.collection = s.collection AND p.patient_id = s.patient_id"
+            f" WHERE {condition} ORDER BY s.collection, s.patient_id",
+            args,
+        ):
+            raw = from_json(r["raw"]) if r["raw"] else {"PatientID": r["patient_id"]}
+            yield {**raw, "Collection": r["collection"]}
+
+    def studies(self, where: Mapping[str, str], since: str | None = None) -> Iterator[dict[str, Any]]:
+        """Rows of getPatientStudy with a complete series that matches; SeriesCount counts those series."""
+        condition, args = _where(where, since)
+        for r in self._rows(
+            "SELECT s.collection, s.patient_id, s.study_instance_uid, count(*) AS series, t.raw FROM series s"  # noqa: S608
+            " LEFT JOIN studies t ON t.study_instance_uid = s.study_instance_uid AND t.collection = s.collection"
+            f" AND t.patient_id = s.patient_id WHERE {condition}"
+            " GROUP BY s.collection, s.patient_id, s.study_instance_uid"
+            " ORDER BY s.collection, s.patient_id, s.study_instance_uid",
+            args,
+        ):
+            raw = from_json(r["raw"]) if r["raw"] else {}
+            raw |= {"StudyInstanceUID": r["study_instance_uid"], "PatientID": r["patient_id"]}
+            yield {**raw, "Collection": r["collection"], "SeriesCount": r["series"]}
+
+    def series(self, where: Mapping[str, str], after: str | None = None) -> Iterator[dict[str, Any]]:
+        """Rows of getSeries, complete series only; `after` is an ISO day of release, exclusive.
+
+        ImageCount and FileSize are what is held, which for a complete series is what the archive said.
+        """
+        condition, args = _where(where)
+        if after is not None:
+            condition += " AND date_released > :after"
+            args["after"] = after
+        for r in self._rows(
+            f"SELECT s.collection, s.raw, (SELECT count(*) FROM instances i WHERE i.series = s.id AND name IS NOT NULL)"  # noqa: S608
+            " AS instances, (SELECT sum(bytes) FROM instances i WHERE i.series = s.id AND name IS NOT NULL) AS bytes"
+            f" FROM series s WHERE {condition}"
+            " ORDER BY s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid",
+            args,
+        ):
+            held = {"Collection": r["collection"], "ImageCount": r["instances"], "FileSize": r["bytes"] or 0}
+            yield {**from_json(r["raw"]), **held}
+
+    def series_size(self, series_instance_uid: str) -> dict[str, Any] | None:
+        """The row of getSeriesSize of a complete series, or None."""
+        for r in self._rows(
+            f"SELECT coalesce(sum(i.bytes), 0) AS bytes, count(i.name) AS objects FROM series s"  # noqa: S608
+            f" LEFT JOIN instances i ON i.series = s.id AND i.name IS NOT NULL"
+            f" WHERE {_SHOWN} AND s.series_instance_uid = :uid GROUP BY s.id",
+            {"uid": series_instance_uid},
+        ):
+            return {"TotalSizeInBytes": r["bytes"], "ObjectCount": r["objects"]}
+        return None
+
+    def instances(self, series_instance_uid: str) -> Iterator[dict[str, Any]]:
+        """The files of a complete series by InstanceNumber: uid, path below the root, bytes, md5 and numbers."""
+        for r in self._rows(
+            f"SELECT i.sop_instance_uid, {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5, i.acquisition_number,"  # noqa: S608
+            " i.instance_number FROM series s JOIN instances i ON i.series = s.id AND i.name IS NOT NULL"
+            f" WHERE {_SHOWN} AND s.series_instance_uid = :uid"
+            " ORDER BY i.instance_number IS NULL, i.instance_number, i.sop_instance_uid",
+            {"uid": series_instance_uid},
+        ):
+            yield dict(r)
+
+    def instance(self, sop_instance_uid: str, series_instance_uid: str | None = None) -> dict[str, Any] | None:
+        """The file of one instance of a complete series: path below the root, bytes, md5; or None."""
+        only = "" if series_instance_uid is None else " AND s.series_instance_uid = :series"
+        for r in self._rows(
+            f"SELECT {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5 FROM series s"  # noqa: S608
+            f" JOIN instances i ON i.series = s.id AND i.name IS NOT NULL AND i.sop_instance_uid = :uid"
+            f" WHERE {_SHOWN}{only} ORDER BY s.id",
+            {"uid": sop_instance_uid, "series": series_instance_uid},
+        ):
+            return dict(r)
+        return None
+
+
+def _where(where: Mapping[str, str], since: str | None = None) -> tuple[str, dict[str, Any]]:
+    """The condition for canonical parameters, and its arguments."""
+    conditions, args = [_SHOWN], dict[str, Any]()
+    for number, (name, value) in enumerate(where.items()):
+        column = _SERIES_COLUMNS.get(name)
+        if column is None:
+            column = "json_extract(s.raw, :field" + str(number) + ")"
+            args[f"field{number}"] = f'$."{name}"'
+        exact = name.endswith("UID")
+        conditions.append(f"{column} = :value{number}" + ("" if exact else " COLLATE NOCASE"))
+        args[f"value{number}"] = value
+    if since is not None:
+        conditions.append("date_released >= :since")
+        args["since"] = since
+    return " AND ".join(conditions), args
+
+
+def _iso(seconds: int | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
