@@ -33,7 +33,7 @@ class ArchiveSettings:
     progress_timeout: float = 120.0
     #: More certificate authorities to trust, a PEM file; "" for none.
     ca_file: str = ""
-    #: File that holds a bearer token; "" for none. The token itself may come as TCIA_MIRROR_TOKEN, never in a file here.
+    #: File that holds a bearer token; "" for none. The token itself may come as TCIA_MIRROR_TOKEN.
     token_file: str = ""
 
 
