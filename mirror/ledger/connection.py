@@ -34,6 +34,9 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     """SQLite's errors as ours."""
     try:
         yield
+    except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+        # Ours, not the file's: a bug must look like one.
+        raise
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
             raise StoreFull(f"{path}: no space left on the disk") from error
@@ -43,4 +46,6 @@ def sqlite_errors(path: Path) -> Iterator[None]:
             raise StoreError(f"{path}: {error}") from error
         raise LedgerError(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
         raise Damaged(f"{path}: {error}") from error

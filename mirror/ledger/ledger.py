@@ -342,7 +342,7 @@ class Ledger:
             db.executemany(
                 "UPDATE instances SET attempts = attempts + 1, next_try = ?, finding = ?"
                 " WHERE series = ? AND sop_instance_uid = ?",
-                [(f.next_try, f, series, f.sop_instance_uid) for f in failed],
+                [(f.next_try, str(f), series, f.sop_instance_uid) for f in failed],
             )
 
     def attempts(self, series: int, sop_instance_uid: str) -> int:

@@ -1,0 +1,114 @@
+"""Bodies as answers: JSON rows that may be larger than memory should hold, and digests.
+
+A body is spooled whole before its rows are handed out, so that a body cut in the middle is asked for again without
+anyone having seen half of it. Small ones stay in memory; a large one goes to a temporary file and is parsed from there.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import islice
+from typing import IO, Any, Generic, TypeVar
+
+import anyio.to_thread
+import ijson
+import msgspec
+
+from mirror.archive.endpoints import DialectName
+from mirror.errors import ArchiveError, BadAnswer
+
+T = TypeVar("T")
+
+_IN_MEMORY = 4 * 1024 * 1024
+_MD5 = re.compile(rb"[0-9a-f]{32}")
+
+
+class Rows(Generic[T]):
+    """The rows of one answer, read once, in batches. `async for batch in rows.batches()`, or `await rows.all()`."""
+
+    def __init__(self, rows: Iterator[dict[str, Any]], read: Callable[[dict[str, Any]], T], asked: str) -> None:
+        self._rows = rows
+        self._read = read
+        self._asked = asked
+
+    async def batches(self, size: int = 500) -> AsyncIterator[list[T]]:
+        """Lists of up to `size` rows. Raises BadAnswer for a row that is none, naming the request."""
+        while batch := await anyio.to_thread.run_sync(self._next, size):
+            yield batch
+
+    async def all(self) -> list[T]:
+        """Every row at once: for answers that are known to be small."""
+        return [row async for batch in self.batches() for row in batch]
+
+    def _next(self, size: int) -> list[T]:
+        try:
+            return [self._read(row) for row in islice(self._rows, size)]
+        except ArchiveError as error:
+            raise BadAnswer(error.reason, asked=error.asked or self._asked) from error
+        except (ijson.JSONError, UnicodeDecodeError) as error:
+            raise BadAnswer(f"the answer is not JSON: {error}", asked=self._asked) from error
+
+
+async def spool_rows(chunks: AsyncIterator[bytes], dialect: DialectName, asked: str) -> Iterator[dict[str, Any]]:
+    """Read a JSON body to its end; the rows come from the returned iterator.
+
+    An empty body means no rows in the nbia dialect only. Raises BadAnswer for a body that is no JSON array.
+    """
+    body = bytearray()
+    file: IO[bytes] | None = None
+    async for chunk in chunks:
+        if file is None:
+            body += chunk
+            if len(body) > _IN_MEMORY:
+                file = tempfile.TemporaryFile(prefix="tcia-mirror-")  # noqa: SIM115 - closed by who reads its rows
+                _check_start(body, asked)
+                await anyio.to_thread.run_sync(file.write, bytes(body))
+                body.clear()
+        else:
+            await anyio.to_thread.run_sync(file.write, chunk)
+    if file is not None:
+        file.seek(0)
+        return _rows_of_file(file)
+    if not body.strip():
+        if dialect == "nbia":
+            return iter(())
+        raise BadAnswer("the body is empty where JSON is due", asked=asked)
+    _check_start(body, asked)
+    try:
+        decoded = msgspec.json.decode(body, type=list[dict[str, Any]] | dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise BadAnswer(f"the answer is not a JSON array of objects: {error}", asked=asked) from error
+    return iter(decoded if isinstance(decoded, list) else [decoded])
+
+
+def _rows_of_file(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    with file:
+        yield from ijson.items(file, "item", use_float=True)
+
+
+def _check_start(body: bytearray, asked: str) -> None:
+    start = bytes(body[:200]).lstrip()
+    if start[:1] not in (b"[", b"{"):
+        raise BadAnswer(f"the answer is not JSON; it begins with {start[:60]!r}", asked=asked)
+
+
+async def read_digest(chunks: AsyncIterator[bytes], asked: str) -> str | None:
+    """An MD5 digest sent as text; None for an empty body (unknown to the archive)."""
+    body = (await read_limited(chunks, 4096)).strip().lower()
+    if not body:
+        return None
+    if not _MD5.fullmatch(body):
+        raise BadAnswer(f"the answer is not an MD5 digest; it begins with {body[:60]!r}", asked=asked)
+    return body.decode()
+
+
+async def read_limited(chunks: AsyncIterator[bytes], limit: int) -> bytes:
+    """At most `limit` bytes of a body, the rest unread: error texts and digests."""
+    body = b""
+    async for chunk in chunks:
+        body += chunk
+        if len(body) >= limit:
+            break
+    return body[:limit]

@@ -1,0 +1,393 @@
+"""ArchiveClient: one coroutine per call of the v4 API; typed rows out, errors mapped, retries inside.
+
+Every coroutine may be repeated: the API only reads. What can go wrong is in errors.ArchiveError; a RETRY error that
+comes out of here has been retried already. Bodies that are files are handed to a `receive` coroutine as they arrive;
+it is called anew for each try, with the body's chunks and its length where the server tells it.
+
+No request carries the token but to the server that was named: a redirect to another host goes without.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import aiohttp
+
+from mirror.archive.answers import Rows, read_digest, read_limited, spool_rows
+from mirror.archive.dialects import Server, decode_row, encode_params, error_of
+from mirror.archive.endpoints import ENDPOINTS, Answer, Endpoint, Format
+from mirror.archive.pacing import Pace, retrying
+from mirror.archive.rows import as_noun
+from mirror.errors import (
+    ArchiveError,
+    BadAnswer,
+    BodyCut,
+    Refused,
+    SettingsError,
+    Stalled,
+    Unreachable,
+)
+from mirror.events import BytesReceived, EventSink, RequestDone, ignore
+from mirror.model import Patient, Series, SeriesSize, Study
+from mirror.settings import ArchiveSettings
+
+T = TypeVar("T")
+Receive = Callable[[AsyncIterator[bytes], int | None], Awaitable[T]]
+
+USER_AGENT = f"tcia-mirror/{version('tcia-mirror')} (+https://github.com/tcia-mirror/tcia-mirror)"
+
+
+class ArchiveClient:
+    """A connection pool to one server. Use as an async context manager, inside one event loop.
+
+    `token` is sent as a bearer token and appears in no message, event or repr.
+    """
+
+    def __init__(
+        self, server: Server, settings: ArchiveSettings, *, token: str | None = None, sink: EventSink = ignore
+    ) -> None:
+        self.server = server
+        self.pace = Pace(settings, sink)
+        self._settings = settings
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._sink = sink
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> ArchiveClient:
+        context = _tls(self._settings.ca_file)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._settings.connections, ssl=context),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._settings.connect_timeout, sock_read=self._settings.progress_timeout
+            ),
+            headers={"User-Agent": USER_AGENT, "Accept": "*/*"},
+            trust_env=True,
+        )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # Lists
+
+    async def get_collection_values(self) -> list[str]:
+        """Names of all collections."""
+        return [str(v) for v in await self._values("getCollectionValues", "Collection") if v]
+
+    async def get_modality_values(self, **where: str) -> list[str | None]:
+        """Modalities; None stands for series without one. `where`: Collection, BodyPartExamined."""
+        return await self._values("getModalityValues", "Modality", **where)
+
+    async def get_body_part_values(self, **where: str) -> list[str | None]:
+        """Body parts; None stands for series without one. `where`: Collection, Modality."""
+        return await self._values("getBodyPartValues", "BodyPartExamined", **where)
+
+    async def get_manufacturer_values(self, **where: str) -> list[str | None]:
+        """Manufacturers; None stands for series without one. `where`: Collection, Modality, BodyPartExamined."""
+        return await self._values("getManufacturerValues", "Manufacturer", **where)
+
+    async def get_patient(self, *, collection: str) -> Rows[Patient]:
+        """Patients of a collection."""
+        return await self._rows(
+            "getPatient", lambda r: as_noun(Patient, r, collection=collection), Collection=collection
+        )
+
+    async def patients_by_modality(self, *, collection: str, modality: str) -> Rows[str]:
+        """PatientIDs of a collection that have a series of a modality; one may come twice."""
+        return await self._rows(
+            "PatientsByModality", lambda r: str(r.get("PatientID", "")), Collection=collection, Modality=modality
+        )
+
+    async def get_patient_study(self, *, collection: str, **where: str) -> Rows[Study]:
+        """Studies of a collection. `where`: PatientID, StudyInstanceUID."""
+        return await self._rows(
+            "getPatientStudy", lambda r: as_noun(Study, r, collection=collection), Collection=collection, **where
+        )
+
+    async def get_series(self, **where: str) -> Rows[Series]:
+        """Series. `where`: any parameter of getSeries by its canonical name; without one, the whole archive."""
+        known = {"collection": where["Collection"]} if "Collection" in where else {}
+        return await self._rows("getSeries", lambda r: as_noun(Series, r, **known), **where)
+
+    async def get_series_size(self, series_instance_uid: str) -> SeriesSize | None:
+        """Bytes and number of a series' files; None: the archive does not know the series."""
+        rows = await self._rows("getSeriesSize", lambda r: r, SeriesInstanceUID=series_instance_uid)
+        # An unknown series is no row, or a row of nulls, depending on the server.
+        known = [row for row in await rows.all() if row.get("ObjectCount")]
+        return as_noun(SeriesSize, known[0]) if known else None
+
+    async def get_sop_instance_uids(self, series_instance_uid: str) -> Rows[str]:
+        """SOPInstanceUIDs of a series, in no order. BadAnswer for a row without one."""
+        return await self._rows("getSOPInstanceUIDs", _sop_instance_uid, SeriesInstanceUID=series_instance_uid)
+
+    async def new_patients_in_collection(self, *, collection: str, since: str) -> Rows[Patient]:
+        """Patients with a series released since an ISO day (inclusive in nbia, unknown in tcia)."""
+        return await self._rows(
+            "NewPatientsInCollection",
+            lambda r: as_noun(Patient, r, collection=collection),
+            Collection=collection,
+            Date=since,
+        )
+
+    async def new_studies_in_patient_collection(self, *, collection: str, since: str, **where: str) -> Rows[Study]:
+        """Studies with a series released since an ISO day. `where`: PatientID."""
+        return await self._rows(
+            "NewStudiesInPatientCollection",
+            lambda r: as_noun(Study, r, collection=collection),
+            Collection=collection,
+            Date=since,
+            **where,
+        )
+
+    async def contents_by_name(self, name: str) -> Rows[Series]:
+        """Series of a shared list."""
+        return await self._rows("ContentsByName", lambda r: as_noun(Series, r), name=name)
+
+    async def get_updated_series(self, *, since: str | None = None) -> Rows[Series]:
+        """nbia: series released after an ISO day (that day not included)."""
+        return await self._rows(
+            "getUpdatedSeries", lambda r: as_noun(Series, r), **({} if since is None else {"Date": since})
+        )
+
+    async def get_series_metadata(self, series_instance_uids: Sequence[str]) -> Rows[dict[str, Any]]:
+        """nbia: canonical rows of everything the archive says about these series; unknown ones are left out."""
+        return await self._rows("getSeriesMetadata", lambda r: r, list=",".join(series_instance_uids))
+
+    async def get_series_qc_info(self, series_instance_uid: str) -> Rows[dict[str, Any]]:
+        """nbia: canonical rows with the Visibility of a series, hidden ones too."""
+        return await self._rows("getSeriesQCInfo", lambda r: r, seriesId=series_instance_uid)
+
+    async def get_collection_descriptions(self, **where: str) -> Rows[dict[str, Any]]:
+        """nbia: descriptions and DOIs. `where`: collectionName."""
+        return await self._rows("getCollectionDescriptions", lambda r: r, **where)
+
+    # Digests
+
+    async def get_md5_hash_for_image(self, sop_instance_uid: str) -> str | None:
+        """nbia: MD5 of one file, lower-case hex; None: unknown to the archive."""
+        return await self._digest("getMD5HashForImage", SOPInstanceUID=sop_instance_uid)
+
+    async def get_md5_hierarchy(self, **where: str) -> str | None:
+        """nbia: MD5 over the sorted MD5s of a series, study, patient or collection; None: unknown."""
+        return await self._digest("getMD5Hierarchy", **where)
+
+    # Files
+
+    async def get_single_image(self, series_instance_uid: str, sop_instance_uid: str, receive: Receive[T]) -> T:
+        """One DICOM file, handed to `receive`; its result comes back."""
+        params = {"SeriesInstanceUID": series_instance_uid, "SOPInstanceUID": sop_instance_uid}
+        return await self._call(ENDPOINTS["getSingleImage"], params, lambda c, n, _: receive(c, n))
+
+    async def get_image(self, series_instance_uid: str, receive: Receive[T], **options: str) -> T:
+        """All files of a series as one zip, handed to `receive`. `options`: NewFileNames, IncludeMD5 (nbia)."""
+        params = {"SeriesInstanceUID": series_instance_uid, **options}
+        return await self._call(ENDPOINTS["getImage"], params, lambda c, n, _: receive(c, n))
+
+    async def get_image_with_md5_hash(self, series_instance_uid: str, receive: Receive[T]) -> T:
+        """nbia: as get_image, with md5hashes.csv and without a LICENSE."""
+        params = {"SeriesInstanceUID": series_instance_uid}
+        return await self._call(ENDPOINTS["getImageWithMD5Hash"], params, lambda c, n, _: receive(c, n))
+
+    # As it came
+
+    async def raw(
+        self, endpoint: Endpoint, params: Mapping[str, str], format: Format | None = None, *, metadata: bool = False
+    ) -> AsyncIterator[bytes]:
+        """Any call's body as it comes, not retried once its first byte is out. `metadata`: the call's document."""
+        if metadata and self.server.dialect != "tcia":
+            raise SettingsError(f"{endpoint.name}: only the tcia dialect has metadata documents")
+        if format is not None and format not in endpoint.formats:
+            have = ", ".join(endpoint.formats) or "no format parameter"
+            raise SettingsError(f"{endpoint.name} has no format {format}; it has: {have}")
+        wire = {} if metadata else encode_params(endpoint, self.server.dialect, params)
+        if format is not None:
+            wire["format"] = format
+        url = self.server.url(endpoint) + ("/metadata" if metadata else "")
+        async with (
+            self._answer(endpoint, url, wire, 1) as (response, asked),
+            aclosing(self._chunks(response, asked)) as c,
+        ):
+            async for chunk in c:
+                yield chunk
+
+    async def metadata(self, call: str) -> Any:
+        """tcia: the document that describes a call, decoded."""
+        endpoint = ENDPOINTS[call]
+        chunks = [c async for c in self.raw(endpoint, {}, metadata=True)]
+        rows = await spool_rows(_again(chunks), "tcia", f"{call}/metadata")
+        return list(rows)
+
+    def is_silent_since(self, moment: float) -> bool:
+        """True when the server has answered nothing at all since `moment` (time.monotonic): it is down."""
+        return self.pace.last_answer <= moment
+
+    # How all of them work
+
+    async def _values(self, call: str, name: str, **where: str) -> list[str | None]:
+        return await (await self._rows(call, lambda r: r.get(name), **where)).all()
+
+    async def _rows(self, call: str, read: Callable[[dict[str, Any]], T], **params: str) -> Rows[T]:
+        dialect = self.server.dialect
+        asked = ""
+
+        async def receive(chunks: AsyncIterator[bytes], _length: int | None, what: str) -> Any:
+            nonlocal asked
+            asked = what
+            return await spool_rows(chunks, dialect, what)
+
+        rows = await self._call(ENDPOINTS[call], params, receive)
+        return Rows(rows, lambda r: read(decode_row(r)), asked)
+
+    async def _digest(self, call: str, **params: str) -> str | None:
+        return await self._call(ENDPOINTS[call], params, lambda c, _n, asked: read_digest(c, asked))
+
+    async def _call(
+        self,
+        endpoint: Endpoint,
+        params: Mapping[str, str],
+        receive: Callable[[AsyncIterator[bytes], int | None, str], Awaitable[T]],
+    ) -> T:
+        """Ask until it is answered or not worth another try; `receive` gets chunks, length and the request in words."""
+        wire = encode_params(endpoint, self.server.dialect, params)
+        url = self.server.url(endpoint)
+
+        async def once(number: int) -> T:
+            async with (
+                self._answer(endpoint, url, wire, number) as (response, asked),
+                aclosing(self._chunks(response, asked)) as chunks,
+            ):
+                return await receive(chunks, response.content_length, asked)
+
+        return await retrying(once, self._settings)
+
+    @asynccontextmanager
+    async def _answer(
+        self, endpoint: Endpoint, url: str, wire: Mapping[str, str], number: int
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, str]]:
+        """One try: a slot, a request, its status checked. Tells the pace and the sink how it ended."""
+        if self._session is None:
+            raise RuntimeError("ArchiveClient is used outside its async with block")
+        asked = f"{endpoint.name}({', '.join(f'{k}={v}' for k, v in wire.items())}) at {self.server.base}"
+        post = endpoint.method == "POST"
+        headers = dict(self._headers)
+        if endpoint.answer in (Answer.ZIP, Answer.DICOM):
+            headers["Accept-Encoding"] = "identity"
+        began = time.monotonic()
+        failure: ArchiveError | None = None
+        size = 0
+        try:
+            async with self.pace.slot():
+                with _mapped(asked, self.server):
+                    response = await self._session.request(
+                        endpoint.method,
+                        url,
+                        params=None if post else wire,
+                        data=wire if post else None,
+                        headers=headers,
+                    )
+                # Outside _mapped: what the caller's own files do wrong is not the archive's doing.
+                async with response:
+                    if response.status != 200:
+                        raise await self._refusal(endpoint, response, asked)
+                    yield response, asked
+                    size = response.content.total_bytes
+            self.pace.good(size)
+        except ArchiveError as error:
+            failure = error
+            self.pace.trouble(error)
+            raise
+        finally:
+            self._sink(
+                RequestDone(
+                    call=endpoint.name,
+                    seconds=time.monotonic() - began,
+                    bytes=size,
+                    retried=number > 1,
+                    error=type(failure).__name__ if failure else None,
+                )
+            )
+
+    async def _refusal(self, endpoint: Endpoint, response: aiohttp.ClientResponse, asked: str) -> ArchiveError:
+        async with aclosing(self._chunks(response, asked)) as chunks:
+            body = await read_limited(chunks, 4096)
+        retry_after = _retry_after(response.headers.get("Retry-After"))
+        return error_of(self.server, endpoint, response.status, body, asked=asked, retry_after=retry_after)
+
+    async def _chunks(self, response: aiohttp.ClientResponse, asked: str) -> AsyncGenerator[bytes, None]:
+        """The body as it arrives; its faults as ours."""
+        with _mapped(asked, self.server):
+            async for chunk in response.content.iter_any():
+                self._sink(BytesReceived(count=len(chunk)))
+                yield chunk
+
+
+class _mapped:  # noqa: N801 - reads as a statement
+    """aiohttp's errors as ours, to the most specific, cause kept."""
+
+    def __init__(self, asked: str, server: Server) -> None:
+        self._asked = asked
+        self._server = server
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        asked = self._asked
+        if isinstance(error, aiohttp.ClientPayloadError):
+            raise BodyCut(f"the body was cut: {error}", asked=asked) from error
+        if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
+            raise Stalled("no byte came for too long", asked=asked) from error
+        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+            raise Refused(f"TLS: {error}; a private authority is added by archive.ca_file", asked=asked) from error
+        if isinstance(error, aiohttp.InvalidURL):
+            raise SettingsError(f"server: {self._server.base!r} is not a usable URL: {error}") from error
+        if isinstance(error, aiohttp.TooManyRedirects):
+            raise BadAnswer("too many redirects", asked=asked) from error
+        if isinstance(error, aiohttp.ClientConnectionError | OSError):
+            raise Unreachable(f"no connection: {error or type(error).__name__}", asked=asked) from error
+        if isinstance(error, aiohttp.ClientError):
+            raise BadAnswer(f"not HTTP as it should be: {error}", asked=asked) from error
+
+
+def _tls(ca_file: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except OSError as error:
+            raise SettingsError(f"archive.ca_file: {ca_file}: {error}") from error
+    return context
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Seconds to wait, from either form of the header (RFC 9110, 10.2.3); None where it is absent or senseless."""
+    if text is None:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _sop_instance_uid(row: dict[str, Any]) -> str:
+    uid = row.get("SOPInstanceUID")
+    if not uid:
+        raise BadAnswer(f"a row has no SOPInstanceUID: {row!r}")
+    return str(uid)
+
+
+async def _again(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
