@@ -131,6 +131,8 @@ def load_settings(file: Path | None, environ: Mapping[str, str], overrides: Mapp
     if file is not None:
         for key, value in _flat(_read_toml(file)):
             if key not in kinds:
+                if key in _sections():
+                    raise SettingsError(f"{file}: {key}: {value!r} is not right; it should be a section, [{key}]")
                 raise SettingsError(f"{file}: unknown key {key}{_nearest(key, kinds)}")
             given[key] = _convert(f"{file}: {key}", value, kinds[key])
     keys = {variable_of(key): key for key in kinds}
@@ -189,11 +191,14 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file}: is not valid TOML: {error}") from error
 
 
+def _sections() -> set[str]:
+    return {name for name, hint in get_type_hints(Settings).items() if is_dataclass(hint)}
+
+
 def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The table's leaves by their keys; an empty section that we know has none, any other empty table is a leaf."""
-    sections = {name for name, hint in get_type_hints(Settings).items() if is_dataclass(hint)}
     for name, value in table.items():
-        if isinstance(value, dict) and (value or name in sections):
+        if isinstance(value, dict) and (value or name in _sections()):
             yield from ((f"{name}.{key}", inner) for key, inner in value.items())
         else:
             yield name, value
