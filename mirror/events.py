@@ -28,6 +28,13 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeFound(Event):
+    """The scope's collections are known, before the first of them is crawled."""
+
+    collections: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionCrawled(Event):
     """A collection's series are all in the ledger."""
 
@@ -38,6 +45,20 @@ class CollectionCrawled(Event):
     #: How many of them the plan fetches, and the bytes that takes as far as the archive says.
     planned: int
     planned_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionPlanned(Event):
+    """One collection's share of the plan: series to fetch by reason, series kept, and what is still to come."""
+
+    collection: str
+    new: int = 0
+    changed: int = 0
+    unfinished: int = 0
+    kept: int = 0
+    #: None: unknown to the archive.
+    objects: int | None = None
+    bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
