@@ -31,7 +31,7 @@ _SERIES_COLUMNS = {
     "Manufacturer": "manufacturer",
     "DateReleased": "date_released",
 }
-_SHOWN = "state = 'complete'"
+_SHOWN = "s.state = 'complete'"
 _PATH = "CASE WHEN s.directory = '' THEN i.name ELSE s.directory || '/' || i.name END"
 
 
@@ -165,7 +165,7 @@ class Catalogue:
         """Names of the collections with a complete series, in order."""
         return [
             r["collection"]
-            for r in self._rows(f"SELECT DISTINCT collection FROM series WHERE {_SHOWN} ORDER BY collection")  # noqa: S608
+            for r in self._rows(f"SELECT DISTINCT s.collection FROM series s WHERE {_SHOWN} ORDER BY s.collection")  # noqa: S608
         ]
 
     def values(self, name: str, where: Mapping[str, str]) -> list[str | None]:
@@ -175,7 +175,7 @@ class Catalogue:
         return [
             r["value"]
             for r in self._rows(
-                f"SELECT DISTINCT upper({column}) AS value FROM series WHERE {condition} ORDER BY value",  # noqa: S608
+                f"SELECT DISTINCT upper(s.{column}) AS value FROM series s WHERE {condition} ORDER BY value",  # noqa: S608
                 args,
             )
         ]
@@ -214,7 +214,7 @@ class Catalogue:
         """
         condition, args = _where(where)
         if after is not None:
-            condition += " AND date_released > :after"
+            condition += " AND s.date_released > :after"
             args["after"] = after
         for r in self._rows(
             f"SELECT s.collection, s.raw, (SELECT count(*) FROM instances i WHERE i.series = s.id AND name IS NOT NULL)"  # noqa: S608
@@ -266,14 +266,16 @@ def _where(where: Mapping[str, str], since: str | None = None) -> tuple[str, dic
     conditions, args = [_SHOWN], dict[str, Any]()
     for number, (name, value) in enumerate(where.items()):
         column = _SERIES_COLUMNS.get(name)
-        if column is None:
+        if column is not None:
+            column = f"s.{column}"
+        else:
             column = "json_extract(s.raw, :field" + str(number) + ")"
             args[f"field{number}"] = f'$."{name}"'
         exact = name.endswith("UID")
         conditions.append(f"{column} = :value{number}" + ("" if exact else " COLLATE NOCASE"))
         args[f"value{number}"] = value
     if since is not None:
-        conditions.append("date_released >= :since")
+        conditions.append("s.date_released >= :since")
         args["since"] = since
     return " AND ".join(conditions), args
 

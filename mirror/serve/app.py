@@ -1,0 +1,411 @@
+"""The server: routes of both dialects, made from the endpoint table, over one mirror.
+
+Hides HTTP: parameters and their refusals, headers, streaming and threads. Promises that the loop never blocks (the
+ledger and the files are read in threads), that memory does not grow with an answer, and that what cannot be sent
+whole is never made to look whole: the status says so, or the connection is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urljoin
+
+import anyio
+import anyio.to_thread
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from mirror.archive.dialects import NBIA_PREFIX, TCIA_PREFIX
+from mirror.archive.endpoints import ENDPOINTS, Answer, DialectName, Endpoint, Format
+from mirror.errors import MirrorError, StoreError
+from mirror.layout import number_names
+from mirror.ledger import Catalogue
+from mirror.serve.formats import Pieces, describe, encode_rows, find_format
+from mirror.serve.queries import hierarchy_digest, rows_of, wire_rows
+from mirror.serve.zipping import Member, md5_list, zip_pieces
+
+_LOG = logging.getLogger(__name__)
+
+_PREFIXES: dict[DialectName, str] = {"nbia": NBIA_PREFIX, "tcia": TCIA_PREFIX}
+#: Pieces of an answer (rows, mostly) that are made in one go; a shorter answer is sent with its length.
+_BATCH = 2000
+#: A file up to this size is read whole and sent in one write; a larger one goes by sendfile.
+_SMALL_FILE = 256 * 1024
+_LARGEST_FORM = 16 * 1024 * 1024
+#: Zips made at a time; more wait. They would otherwise take every thread from the small calls.
+_ZIPS = 16
+_NO_ACCESS = (
+    "The user has not been granted the access to image with given SeriesInstanceUID,{uid}."
+    " Please contact System Admin to resolve this issue."
+)
+_LICENSE = (
+    "License Information. The {Collection} collection is distributed under the {LicenseName} at {LicenseURI}"
+    " By downloading the data, you agree to abide by terms of this license.\n"
+)
+_SERVER_FAULT = "Server was not able to process your request"
+
+
+class _Refusal(Exception):
+    """A call that is answered with a status other than 200. `told` is the text (nbia) or the JSON object (tcia)."""
+
+    def __init__(self, status: int, told: str | dict[str, str], content_type: str = "text/plain") -> None:
+        super().__init__(status, told)
+        self.status = status
+        self.told = told
+        self.content_type = content_type
+
+    def response(self) -> web.Response:
+        """The answer."""
+        if isinstance(self.told, str):
+            return web.Response(status=self.status, body=self.told.encode(), content_type=self.content_type)
+        return web.Response(status=self.status, body=msgspec.json.encode(self.told), content_type="application/json")
+
+
+def _fault(dialect: DialectName, detail: str) -> _Refusal:
+    if dialect == "nbia":
+        return _Refusal(500, f"{_SERVER_FAULT}\n{detail}")
+    return _Refusal(500, {"errorMessage": detail})
+
+
+def make_app(root: Path, middlewares: Sequence[Middleware] = ()) -> web.Application:
+    """The application that serves the mirror at `root`. Raises SettingsError where there is no mirror.
+
+    A running sync may write the same mirror: what is complete shows as soon as the ledger says so.
+    """
+    Catalogue(root).close()
+    app = web.Application(middlewares=middlewares, client_max_size=_LARGEST_FORM)
+    mirror = _Served(root)
+    for endpoint in ENDPOINTS.values():
+        for dialect, prefix in _PREFIXES.items():
+            if (path := endpoint.path(dialect)) is not None:
+                app.router.add_route("*", urljoin(prefix, path), partial(mirror.answer, dialect, endpoint))
+                if dialect == "tcia":
+                    app.router.add_get(urljoin(prefix, path) + "/metadata", partial(_metadata, endpoint))
+    for dialect, prefix in _PREFIXES.items():
+        app.router.add_route("*", prefix + "{call:.*}", partial(_no_such_call, dialect))
+    app.on_cleanup.append(mirror.close)
+    return app
+
+
+async def serve(
+    root: Path,
+    host: str,
+    port: int,
+    *,
+    ready: Callable[[str], None] | None = None,
+    stop: anyio.Event | None = None,
+) -> None:
+    """Serve the mirror at `root` until `stop` is set or the task is cancelled. Port 0 takes a free one.
+
+    `ready` is told the server's base URL once it listens. Raises SettingsError where there is no mirror, and
+    OSError where the address cannot be had.
+    """
+    runner = web.AppRunner(make_app(root), shutdown_timeout=5.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        if ready is not None:
+            name = f"[{host}]" if ":" in host else host
+            ready(f"http://{name}:{runner.addresses[0][1]}")
+        if stop is not None:
+            await stop.wait()
+        else:
+            await anyio.sleep_forever()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await runner.cleanup()
+
+
+async def _metadata(endpoint: Endpoint, request: web.Request) -> web.Response:
+    return web.Response(body=msgspec.json.encode(describe(endpoint)), content_type="application/json")
+
+
+async def _no_such_call(dialect: DialectName, request: web.Request) -> web.Response:
+    call = request.match_info["call"]
+    detail = "HTTP 404 Not Found" if dialect == "nbia" else f"QueryEndpoint [{call}] not found"
+    return _fault(dialect, detail).response()
+
+
+class _Served:
+    """One mirror being served: its root, and the connections to its ledger that are not in use."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._idle: list[Catalogue] = []
+        self._zips = anyio.CapacityLimiter(_ZIPS)
+
+    async def close(self, app: web.Application) -> None:
+        """Close the connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    @asynccontextmanager
+    async def _catalogue(self) -> AsyncIterator[Catalogue]:
+        """A catalogue for one request, used by one thread at a time."""
+        catalogue = self._idle.pop() if self._idle else await anyio.to_thread.run_sync(Catalogue, self.root)
+        try:
+            yield catalogue
+        except BaseException:
+            catalogue.close()
+            raise
+        self._idle.append(catalogue)
+
+    async def answer(self, dialect: DialectName, endpoint: Endpoint, request: web.Request) -> web.StreamResponse:
+        """Answer one call."""
+        try:
+            params = await _read_params(dialect, endpoint, request)
+            match endpoint.answer:
+                case Answer.ROWS:
+                    return await self._send_rows(dialect, endpoint, request, params)
+                case Answer.DICOM:
+                    return await self._send_file(dialect, request, params)
+                case Answer.ZIP:
+                    return await self._send_zip(dialect, endpoint, request, params)
+                case Answer.DIGEST:
+                    return await self._send_digest(endpoint, params)
+        except _Refusal as refusal:
+            return refusal.response()
+        except MirrorError as error:
+            _LOG.warning("%s: %s", endpoint.name, error)
+            return _fault(dialect, str(error)).response()
+
+    async def _send_rows(
+        self, dialect: DialectName, endpoint: Endpoint, request: web.Request, params: dict[str, str]
+    ) -> web.StreamResponse:
+        form, headers = find_format(endpoint, dialect, params.pop("format", None))
+        async with self._catalogue() as catalogue:
+
+            def begin() -> tuple[Pieces | None, bytes, bool]:
+                rows = rows_of(catalogue, endpoint, dialect, params)
+                with_rows = wire_rows(rows, endpoint, dialect)
+                first = next(with_rows, None)
+                if first is None and dialect == "nbia" and endpoint.name != "getCollectionDescriptions":
+                    return None, b"", True
+                if form is None:
+                    with_rows.close()
+                    raise _Refusal(500, _SERVER_FAULT)
+                known = () if first is None else (first,)
+                pieces = encode_rows(endpoint, dialect, form, chain(known, with_rows))
+                return pieces, *_batch(pieces)
+
+            pieces, body, whole = await anyio.to_thread.run_sync(begin)
+            if whole or pieces is None:
+                return web.Response(body=body, headers=headers if body else None)
+            return await self._stream(request, headers, body, pieces, partial(_batch, pieces))
+
+    async def _stream(
+        self,
+        request: web.Request,
+        headers: dict[str, str],
+        first: bytes,
+        pieces: Pieces,
+        more: Callable[[], tuple[bytes, bool]],
+        limiter: anyio.CapacityLimiter | None = None,
+    ) -> web.StreamResponse:
+        """Send a body of unknown length, making the next part only when the client has taken the last.
+
+        Where a part cannot be made, the connection is cut: the client must not take the rest for the whole.
+        """
+        response = web.StreamResponse(headers=headers)
+        try:
+            await response.prepare(request)
+            await response.write(first)
+            whole = False
+            while not whole:
+                part, whole = await anyio.to_thread.run_sync(more, limiter=limiter)
+                if part:
+                    await response.write(part)
+        except MirrorError as error:
+            _LOG.warning("%s: cut off: %s", request.path, error)
+            _cut(request)
+        finally:
+            pieces.close()
+        return response
+
+    async def _send_file(
+        self, dialect: DialectName, request: web.Request, params: dict[str, str]
+    ) -> web.StreamResponse:
+        uid = params["SOPInstanceUID"]
+        async with self._catalogue() as catalogue:
+
+            def find() -> tuple[BinaryIO, int, bytes] | None:
+                row = catalogue.instance(uid, params["SeriesInstanceUID"])
+                return None if row is None else _open(self.root / row["path"], row["bytes"])
+
+            found = await anyio.to_thread.run_sync(find)
+        if found is None:
+            raise _fault(dialect, "null" if dialect == "nbia" else _NO_SUCH_ROW)
+        file, length, body = found
+        with closing(file):
+            headers = {"Content-Type": "application/dicom", "Content-Disposition": f"attachment; filename={uid}.dcm"}
+            if length <= _SMALL_FILE:
+                return web.Response(body=body, headers=headers)
+            response = web.StreamResponse(headers=headers)
+            response.content_length = length
+            await response.prepare(request)
+            if request.transport is None:
+                raise ConnectionResetError("the client has left")
+            sent = await asyncio.get_running_loop().sendfile(request.transport, file, 0, length)
+            if sent != length:
+                _cut(request)
+            await response.write_eof()
+            return response
+
+    async def _send_zip(
+        self, dialect: DialectName, endpoint: Endpoint, request: web.Request, params: dict[str, str]
+    ) -> web.StreamResponse:
+        uid = params["SeriesInstanceUID"]
+        async with self._catalogue() as catalogue:
+            members = await anyio.to_thread.run_sync(
+                partial(_members, catalogue, self.root, dialect, endpoint, params), limiter=self._zips
+            )
+        if members is None:
+            if dialect == "tcia":
+                raise _fault(dialect, _NO_SUCH_ROW)
+            raise _Refusal(400, _NO_ACCESS.format(uid=uid), "application/json")
+        headers = {
+            "nbia": {
+                "Content-Type": "application/octet-stream",
+                "Content-Disposition": f'attachment; filename="{uid}.zip"',
+            },
+            "tcia": {
+                "Content-Type": "application/zip",
+                "Content-Disposition": 'attachment;filename="bindaas-blob-download.zip"',
+            },
+        }[dialect]
+        pieces = zip_pieces(members)
+
+        def more() -> tuple[bytes, bool]:
+            piece = next(pieces, None)
+            return piece or b"", piece is None
+
+        first, _ = await anyio.to_thread.run_sync(more, limiter=self._zips)  # may raise while the status is not sent
+        return await self._stream(request, headers, first, pieces, more, self._zips)
+
+    async def _send_digest(self, endpoint: Endpoint, params: dict[str, str]) -> web.Response:
+        async with self._catalogue() as catalogue:
+
+            def find() -> str | None:
+                if endpoint.name == "getMD5Hierarchy":
+                    return hierarchy_digest(catalogue, params)
+                row = catalogue.instance(params.get("SOPInstanceUID", ""))
+                return None if row is None else str(row["md5"])
+
+            digest = await anyio.to_thread.run_sync(find)
+        return web.Response(body=(digest or "").encode(), headers={"Content-Type": "text/plain"})
+
+
+_NO_SUCH_ROW = "java.lang.IndexOutOfBoundsException: Index: 0, Size: 0"
+
+
+async def _read_params(dialect: DialectName, endpoint: Endpoint, request: web.Request) -> dict[str, str]:
+    """The call's parameters by canonical name, `format` among them. Raises _Refusal as the dialect's server would."""
+    given: list[tuple[str, str]] = list(request.query.items())
+    if request.method == "POST":
+        given += [(name, value) for name, value in (await request.post()).items() if isinstance(value, str)]
+    has_format = endpoint.answer is Answer.ROWS and (dialect == "tcia" or endpoint.formats != (Format.JSON,))
+    known = {p.wire(dialect): p.name for p in endpoint.wire_params(dialect)} | (
+        {"format": "format"} if has_format else {}
+    )
+    if dialect == "nbia":
+        _refuse_method(endpoint, request)
+        if endpoint.method == "GET" and endpoint.name != "ContentsByName":  # version 1 ignores what it does not know
+            _refuse_unknown(list(known), request)
+    params: dict[str, str] = {}
+    for name, value in given:
+        if name in known:
+            canonical_name = known[name]
+            if canonical_name not in params:
+                params[canonical_name] = value
+            elif canonical_name in ("list", "seriesId"):
+                params[canonical_name] += "," + value
+    missing = [p.wire(dialect) for p in endpoint.wire_params(dialect) if p.required and p.name not in params]
+    if missing and dialect == "tcia":
+        raise _Refusal(
+            471,
+            {
+                "errorDescription": "Mandatory Attribute Missing",
+                "suggestedAction": "Give the missing attribute as a query parameter",
+                "detailedMessage": f"{endpoint.tcia}: Mandatory Attribute Missing : [{', '.join(missing)}]",
+            },
+        )
+    if missing and endpoint.missing:
+        raise _Refusal(400, endpoint.missing, "application/json")
+    if missing and endpoint.name == "getSeriesQCInfo":
+        raise _Refusal(204, "")
+    return params
+
+
+def _refuse_method(endpoint: Endpoint, request: web.Request) -> None:
+    if request.method != endpoint.method:
+        raise _fault("nbia", "HTTP 405 Method Not Allowed")
+
+
+def _refuse_unknown(allowed: Sequence[str], request: web.Request) -> None:
+    for name in request.query:
+        if name not in allowed:
+            raise _Refusal(400, f"Invalid query parameter: '{name}'. Allowed parameters are: [{', '.join(allowed)}]")
+
+
+def _batch(pieces: Iterator[bytes]) -> tuple[bytes, bool]:
+    """The next part of a body, and whether it is the last."""
+    parts = list(islice(pieces, _BATCH))
+    return b"".join(parts), len(parts) < _BATCH
+
+
+def _open(path: Path, length: int) -> tuple[BinaryIO, int, bytes]:
+    """A held file, its length and, when it is small, its bytes. StoreError where it is not as the ledger says."""
+    try:
+        file = path.open("rb")
+        body = file.read(_SMALL_FILE + 1)
+        actual = len(body) if len(body) <= _SMALL_FILE else path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"{path.name}: {error.strerror}") from error
+    if actual != length:
+        file.close()
+        raise StoreError(f"{path.name}: {actual} bytes, but the ledger says {length}")
+    return file, length, body
+
+
+def _members(
+    catalogue: Catalogue, root: Path, dialect: DialectName, endpoint: Endpoint, params: dict[str, str]
+) -> list[Member] | None:
+    """What goes into a series' zip, in order; None where the series is not held."""
+    rows = list(catalogue.instances(params["SeriesInstanceUID"]))
+    if not rows:
+        return None
+    if dialect == "tcia":
+        files = [
+            Member(f"./{n}-{Path(row['path']).name}", root / row["path"], row["bytes"])
+            for n, row in enumerate(rows, start=1)
+        ]
+        return [Member.text("./", ""), *files]
+    if params.get("NewFileNames", "").lower() == "yes":
+        named = number_names([(r["sop_instance_uid"], r["acquisition_number"], r["instance_number"]) for r in rows])
+        names = [named[row["sop_instance_uid"]] for row in rows]
+    else:
+        names = [f"{n:08d}.dcm" for n in range(1, len(rows) + 1)]
+    with_hashes = endpoint.name == "getImageWithMD5Hash"
+    members: list[Member] = []
+    if not with_hashes:
+        series = next(catalogue.series({"SeriesInstanceUID": params["SeriesInstanceUID"]}), {})
+        words = {name: series.get(name, "") for name in ("Collection", "LicenseName", "LicenseURI")}
+        members.append(Member.text("LICENSE", _LICENSE.format_map(words)))
+    members += [Member(name, root / row["path"], row["bytes"]) for name, row in zip(names, rows, strict=True)]
+    if with_hashes or params.get("IncludeMD5", "").lower() == "yes":
+        hashes = [(name, row["md5"]) for name, row in zip(names, rows, strict=True)]
+        members.append(Member.text("md5hashes.csv", md5_list(hashes)))
+    return members
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()

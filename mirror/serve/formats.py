@@ -1,0 +1,241 @@
+"""Rows as the bytes each dialect's server sends: JSON, CSV, XML and HTML. Pure, and one row at a time.
+
+Hides the two servers' habits of quoting, of nulls and of numbers. Faithful but for two faults of theirs: a null in
+the first column of nbia's CSV does not shift the row here, and tcia's XML is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mirror.archive.endpoints import FIELDS, Answer, DialectName, Endpoint, Format, Kind, canonical
+
+Wire = Mapping[str, Any]
+Pieces = Generator[bytes, None, None]
+Encoder = Callable[[Endpoint, Iterable[Wire]], Pieces]
+
+CONTENT_TYPES = {
+    Format.JSON: "application/json",
+    Format.CSV: "text/csv",
+    Format.XML: "application/xml",
+    Format.HTML: "text/html",
+}
+CSV_DOWNLOAD = 'attachment; filename="SeriesMetaData.csv"'
+#: Calls whose answer has text in every column but these two.
+_TEXT_ONLY = {"getSeriesMetadata", "getSeriesQCInfo"}
+_NUMBERS_THERE = {"ImageCount", "FileSize"}
+
+
+def find_format(endpoint: Endpoint, dialect: DialectName, asked: str | None) -> tuple[Format | None, dict[str, str]]:
+    """The format that a `format` parameter means, and the answer's headers. None: the nbia server knows no such.
+
+    The tcia server takes whatever it does not know for JSON.
+    """
+    if asked is None or endpoint.formats == (Format.JSON,):
+        by_default = Format.CSV if endpoint.name == "getSeriesMetadata" else Format.JSON
+        return by_default, _headers(by_default, download=by_default is Format.CSV)
+    name = asked.lower()
+    if name in endpoint.formats:
+        form = Format(name)
+        return form, _headers(form, download=form is Format.CSV and endpoint.name == "getSeriesMetadata")
+    if dialect == "tcia":
+        return Format.JSON, _headers(Format.JSON)
+    single = len(endpoint.nbia_fields) == 1
+    if name == "csvquoted" and not single:
+        return Format.CSV, _headers(Format.CSV)
+    if name == "csv-download":
+        headers = _headers(Format.CSV, download=True)
+        return Format.CSV, headers | ({"Content-Type": "application/force-download"} if single else {})
+    return None, {}
+
+
+def _headers(form: Format, *, download: bool = False) -> dict[str, str]:
+    return {"Content-Type": CONTENT_TYPES[form]} | ({"Content-Disposition": CSV_DOWNLOAD} if download else {})
+
+
+def encode_rows(endpoint: Endpoint, dialect: DialectName, form: Format, rows: Iterable[Wire]) -> Pieces:
+    """The body in pieces, one per row and a few more. The nbia server sends no body at all for no rows; see app."""
+    return _ENCODERS[dialect, form](endpoint, rows)
+
+
+def text_of(name: str, value: Any) -> str:
+    """A value of the nbia server where it is text: decimals keep the scale of their column."""
+    field = FIELDS.get(canonical(name))
+    if field is not None and not isinstance(value, str) and (field.kind is Kind.DECIMAL or name == "TotalSizeInBytes"):
+        return f"{value}.000000" if isinstance(value, int) else f"{value:.6f}"
+    return str(value)
+
+
+def describe(endpoint: Endpoint) -> dict[str, Any]:
+    """The tcia dialect's metadata document of a call, made from the endpoint table."""
+    params = [
+        {"name": p.wire("tcia"), "description": _param_text(p.name), "type": p.kind.value, "required": p.required}
+        for p in endpoint.wire_params("tcia")
+    ]
+    if endpoint.answer is Answer.ROWS:
+        params.append({"name": "format", "description": "Format of the answer", "type": "string", "required": False})
+    returns = {Answer.ROWS: [f.value.upper() for f in endpoint.formats], Answer.ZIP: ["ZIP"], Answer.DICOM: ["DICOM"]}
+    return {
+        "name": endpoint.tcia,
+        "description": endpoint.text,
+        "queryParameters": params,
+        "returnTypes": returns.get(endpoint.answer, ["TEXT"]),
+        "returnAttributes": [
+            {"name": name, "dicomTag": field.tag, "type": field.kind.value, "description": field.text}
+            for name in endpoint.tcia_fields
+            if (field := FIELDS.get(canonical(name)))
+        ],
+    }
+
+
+def _param_text(name: str) -> str:
+    if name == "Date":
+        return "Day, YYYY-MM-DD; the day itself is included"
+    return FIELDS[name].text if name in FIELDS else "Name of the shared list"
+
+
+# JSON
+
+
+def _json(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
+    encoder = msgspec.json.Encoder()
+    lead = b"["
+    for row in rows:
+        yield lead + encoder.encode(row)
+        lead = b","
+    yield b"]" if lead == b"," else b"[]"
+
+
+def _nbia_json(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
+    if endpoint.name in _TEXT_ONLY:
+        rows = ({k: v if k in _NUMBERS_THERE else text_of(k, v) for k, v in row.items()} for row in rows)
+    return _json(endpoint, rows)
+
+
+# CSV
+
+
+def _nbia_csv(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
+    names = endpoint.nbia_fields
+    if len(names) == 1:
+        yield f"{names[0]}\n".encode()
+        for row in rows:
+            value = row.get(names[0])
+            yield b"\n\n" if value is None else f"{text_of(names[0], value)}\n".encode()
+        return
+    yield _quoted(names)
+    for row in rows:
+        yield _quoted(["" if row.get(name) is None else text_of(name, row[name]) for name in names])
+
+
+def _quoted(values: Sequence[str]) -> bytes:
+    return (",".join('"' + value.replace('"', '""') + '"' for value in values) + "\n").encode()
+
+
+def _tcia_csv(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
+    names = endpoint.tcia_fields
+    yield ",".join(names).encode()
+    for row in rows:
+        values = ("" if row.get(name) is None else _script_quoted(str(row[name])) for name in names)
+        yield ("\n" + ",".join(values)).encode()
+
+
+def _script_quoted(value: str) -> str:
+    return json.dumps(value).replace("/", "\\/")
+
+
+# XML
+
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9,.\-_ ]")
+_NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+
+
+def _entity(match: re.Match[str]) -> str:
+    char = match[0]
+    if char < " " and char not in "\t\n\r":
+        return "&#xfffd;"
+    return _NAMED.get(char) or f"&#x{ord(char):x};"
+
+
+def _escaped(value: str) -> str:
+    """Encoded as the nbia server does it: everything but letters, digits and a few marks as an entity."""
+    return _NOT_PLAIN.sub(_entity, value)
+
+
+def _java_type(name: str) -> str:
+    field = FIELDS[canonical(name)]
+    if field.kind is Kind.DECIMAL or name in ("TotalSizeInBytes", "FileSize"):
+        return "java.math.BigDecimal"
+    return "java.math.BigInteger" if field.kind is Kind.INTEGER else "java.lang.String"
+
+
+def _nbia_xml(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
+    yield b'<?xml version="1.0" encoding="UTF-8" standalone="yes"?><Results>'
+    for row in rows:
+        columns = "".join(
+            f"<{name} type='{_java_type(name)}'>{_escaped(text_of(name, row[name]))}</{name}>"
+            for name in endpoint.nbia_fields
+            if row.get(name) is not None
+        )
+        yield f"<Row>{columns}</Row>".encode()
+    yield b"</Results>"
+
+
+def _sql_type(name: str) -> str:
+    field = FIELDS[canonical(name)]
+    if field.kind is Kind.DECIMAL or name == "TotalSizeInBytes":
+        return "DECIMAL"
+    return {Kind.INTEGER: "BIGINT", Kind.DATE: "DATE"}.get(field.kind, "VARCHAR")
+
+
+def _tcia_xml(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
+    yield b"<Results>"
+    for row in rows:
+        columns = "".join(
+            f"<{name} type='{_sql_type(name)}' >{_escaped(str(row.get(name) or ''))}</{name}>\n"
+            for name in endpoint.tcia_fields
+        )
+        yield f"\n<Row>\n{columns}</Row>".encode()
+    yield b"\n</Results>"
+
+
+# HTML
+
+
+def _nbia_html(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
+    yield b"<P ALIGN='center'><TABLE BORDER=1>" + _table_row(endpoint.nbia_fields, "TH")
+    for row in rows:
+        cells = [
+            "&nbsp;" if row.get(name) is None else _escaped(text_of(name, row[name])) for name in endpoint.nbia_fields
+        ]
+        yield _table_row(cells, "TD")
+    yield b"</TABLE></P>"
+
+
+def _tcia_html(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
+    yield b"<HTML><BODY><TABLE id='data' BORDER=1>" + _table_row(endpoint.tcia_fields, "TH")
+    for row in rows:
+        cells = ["null" if row.get(name) is None else _escaped(str(row[name])) for name in endpoint.tcia_fields]
+        yield _table_row(cells, "TD")
+    yield b"</TABLE></BODY></HTML>"
+
+
+def _table_row(cells: Sequence[str], tag: str) -> bytes:
+    return ("<TR>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</TR>").encode()
+
+
+_ENCODERS: dict[tuple[DialectName, Format], Encoder] = {
+    ("nbia", Format.JSON): _nbia_json,
+    ("nbia", Format.CSV): _nbia_csv,
+    ("nbia", Format.XML): _nbia_xml,
+    ("nbia", Format.HTML): _nbia_html,
+    ("tcia", Format.JSON): _json,
+    ("tcia", Format.CSV): _tcia_csv,
+    ("tcia", Format.XML): _tcia_xml,
+    ("tcia", Format.HTML): _tcia_html,
+}

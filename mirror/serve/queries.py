@@ -1,0 +1,181 @@
+"""Which canonical rows a call answers with. Hides how the archive's calls map to questions to the Catalogue.
+
+Rows come one by one from an open cursor: take them in the thread that has the catalogue. Nothing here is cached,
+so an answer is always what the ledger holds at that moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from datetime import date
+from itertools import groupby
+from typing import Any
+
+from mirror.archive.dialects import encode_row
+from mirror.archive.endpoints import FIELDS, DialectName, Endpoint
+from mirror.ledger import Catalogue
+
+Rows = Iterator[dict[str, Any]]
+Params = Mapping[str, str]
+
+#: What the archive says where its database has null.
+_DEFAULTS: dict[str, Any] = {
+    "Phantom": "NO",
+    "SpeciesCode": "337915000",
+    "SpeciesDescription": "Homo sapiens",
+    "Authorized": 1,
+}
+_EVERYTHING = "1900-01-01"
+_NBIA_DAY = re.compile(r"(?P<month>\d{1,2})-(?P<day>\d{1,2})-(?P<year>\d{4})")
+_TCIA_DAY = re.compile(r"(?P<year>\d{4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})")
+_NOT_IN_A_UID_LIST = re.compile(r"[^0-9.,]")
+
+
+def rows_of(catalogue: Catalogue, endpoint: Endpoint, dialect: DialectName, params: Params) -> Rows:
+    """The canonical rows that a call answers with; `params` have canonical names, days are as the dialect has them."""
+    where = {name: value for name, value in params.items() if name != "Date"}
+    match endpoint.name:
+        case "getCollectionValues":
+            rows: Rows = ({"Collection": name} for name in catalogue.collections())
+        case "getModalityValues":
+            rows = ({"Modality": value} for value in catalogue.values("Modality", where))
+        case "getBodyPartValues":
+            rows = ({"BodyPartExamined": value} for value in catalogue.values("BodyPartExamined", where))
+        case "getManufacturerValues":
+            rows = ({"Manufacturer": value} for value in catalogue.values("Manufacturer", where))
+        case "getPatient":
+            rows = _exact_patient(catalogue.patients(where), params)
+        case "PatientsByModality":
+            rows = ({"PatientID": row["PatientID"]} for row in catalogue.patients(where))
+        case "getPatientStudy":
+            rows = catalogue.studies(where)
+        case "getSeries":
+            rows = catalogue.series(where)
+        case "getSeriesSize":
+            rows = _size(catalogue, dialect, params["SeriesInstanceUID"])
+        case "NewPatientsInCollection":
+            rows = _since(lambda day: catalogue.patients(where, day), dialect, params["Date"])
+        case "NewStudiesInPatientCollection":
+            rows = _since(lambda day: catalogue.studies(where, day), dialect, params["Date"])
+        case "getUpdatedSeries":
+            after = params.get("Date")
+            rows = (
+                catalogue.series({}, after=_EVERYTHING)
+                if after is None
+                else _since(lambda day: catalogue.series({}, after=day), dialect, after)
+            )
+        case "getSOPInstanceUIDs":
+            rows = (
+                {"SOPInstanceUID": row["sop_instance_uid"]} for row in catalogue.instances(params["SeriesInstanceUID"])
+            )
+        case "getSeriesMetadata":
+            rows = _metadata(catalogue, params["list"])
+        case "getSeriesQCInfo":
+            rows = ({**row, "Visibility": "Visible"} for row in _metadata(catalogue, params["seriesId"]))
+        case "getCollectionDescriptions":
+            rows = _descriptions(catalogue, params.get("collectionName"))
+        case "ContentsByName":
+            rows = iter(())  # a mirror holds no shared lists
+        case _:
+            raise NotImplementedError(endpoint.name)
+    return rows
+
+
+def wire_rows(rows: Rows, endpoint: Endpoint, dialect: DialectName) -> Generator[dict[str, Any], None, None]:
+    """Canonical rows as the dialect's server sends them in JSON."""
+    if endpoint.name == "getCollectionDescriptions":
+        yield from rows  # the one call that sends nulls
+        return
+    for row in rows:
+        yield encode_row(endpoint, dialect, _DEFAULTS | row)
+
+
+def day_of(dialect: DialectName, text: str) -> str | None:
+    """The ISO day that a since-parameter means, or None where it is no day: then the archive finds no rows."""
+    match = (_NBIA_DAY if dialect == "nbia" else _TCIA_DAY).fullmatch(text.strip())
+    if match is None:
+        return None
+    try:
+        return date(int(match["year"]), int(match["month"]), int(match["day"])).isoformat()
+    except ValueError:
+        return None
+
+
+def hierarchy_digest(catalogue: Catalogue, params: Params) -> str | None:
+    """getMD5Hierarchy: the MD5 over the sorted MD5s below a series, study, patient or collection; None: not held.
+
+    Each level hashes the concatenated hex digests of the level below, in ascending order.
+    """
+    if uid := params.get("SeriesInstanceUID"):
+        held = [row["md5"] for row in catalogue.instances(uid)]
+        return _digest(held) if held else None
+    if uid := params.get("StudyInstanceUID"):
+        below = [_series_digest(catalogue, row) for row in catalogue.series({"StudyInstanceUID": uid})]
+        return _digest(below) if below else None
+    if not (collection := params.get("Collection")):
+        return None
+    where = {"Collection": collection}
+    if patient := params.get("PatientID"):
+        where["PatientID"] = patient
+    # The catalogue orders series by collection, patient and study, which is what groupby needs.
+    patients = [
+        _digest(
+            _digest(_series_digest(catalogue, row) for row in of_study)
+            for _, of_study in groupby(of_patient, key=lambda row: row.get("StudyInstanceUID"))
+        )
+        for _, of_patient in groupby(catalogue.series(where), key=lambda row: row.get("PatientID"))
+    ]
+    if not patients:
+        return None
+    return patients[0] if patient else _digest(patients)
+
+
+def _digest(below: Iterable[str]) -> str:
+    return hashlib.md5("".join(sorted(below)).encode(), usedforsecurity=False).hexdigest()
+
+
+def _series_digest(catalogue: Catalogue, row: Mapping[str, Any]) -> str:
+    return _digest(instance["md5"] for instance in catalogue.instances(row["SeriesInstanceUID"]))
+
+
+def _since(ask: Callable[[str], Rows], dialect: DialectName, text: str) -> Rows:
+    day = day_of(dialect, text)
+    return iter(()) if day is None else ask(day)
+
+
+def _exact_patient(rows: Rows, params: Params) -> Rows:
+    """getPatient alone compares the PatientID with regard to case."""
+    wanted = params.get("PatientID")
+    return (row for row in rows if wanted is None or row["PatientID"] == wanted)
+
+
+def _size(catalogue: Catalogue, dialect: DialectName, uid: str) -> Rows:
+    row = catalogue.series_size(uid)
+    if row is not None:
+        yield row
+    elif dialect == "tcia":
+        yield {"ObjectCount": 0}  # an aggregate over no rows is a row
+
+
+def _metadata(catalogue: Catalogue, uids: str) -> Rows:
+    """The fields of series, study and patient in one row, for each listed series that is held."""
+    for uid in dict.fromkeys(_NOT_IN_A_UID_LIST.sub("", uids).split(",")):
+        where = {"SeriesInstanceUID": uid}
+        for series in catalogue.series(where):
+            patient = next(catalogue.patients(where), {})
+            study = next(catalogue.studies(where), {})
+            yield {name: value for name, value in (patient | study | series).items() if name in FIELDS}
+
+
+def _descriptions(catalogue: Catalogue, only: str | None) -> Rows:
+    """The DOI that most of a collection's series name; a mirror has no descriptions in words."""
+    for number, name in enumerate(catalogue.collections(), start=1):
+        if only is not None and name != only:
+            continue
+        named = Counter(uri for row in catalogue.series({"Collection": name}) if (uri := row.get("DataDescriptionURI")))
+        if named:
+            (uri, _), *_ = named.most_common(1)
+            yield {"description": None, "id": number, "collectionName": name, "descriptionURI": uri}
