@@ -58,7 +58,9 @@ class Catalogue:
         with sqlite_errors(self.path):
             cursor = self._db.cursor()
             cursor.row_factory = sqlite3.Row
-            yield from cursor.execute(sql, args or {})
+            # Not `yield from`: it closes the cursor of a loop that is left, and fails once the file is closed.
+            for row in cursor.execute(sql, args or {}):  # noqa: UP028 - see above
+                yield row
 
     def meta(self, key: str) -> str | None:
         """A fact about the mirror itself, or None."""
