@@ -171,6 +171,7 @@ class FindingKind(StrEnum):
     WRONG_SERIES = "wrong-series"
     OTHER_STUDY = "other-study"
     OTHER_PATIENT = "other-patient"
+    MD5_DIFFERS = "md5-differs"
     DIGEST_DIFFERS = "digest-differs"
     UNAVAILABLE = "unavailable"
     COUNT_DIFFERS = "count-differs"
@@ -211,11 +212,13 @@ class Verdict:
     """The result of a check: findings, none of which may be serious when `ok`."""
 
     findings: tuple[Finding, ...] = ()
+    #: Nothing is tolerated: any finding is serious.
+    strict: bool = False
 
     @property
     def ok(self) -> bool:
         """True when nothing serious was found (a tolerable finding may be there)."""
-        return all(f.kind in TOLERABLE for f in self.findings)
+        return not self.findings or (not self.strict and all(f.kind in TOLERABLE for f in self.findings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,8 +70,8 @@ class SyncSettings:
 
     #: instance: getSOPInstanceUIDs and getSingleImage. zip: getImage. auto: instance where the server has it.
     transport: Transport = "instance"
-    #: uid, classic, descriptive, or a template. Fixed for the life of a mirror.
-    layout: str = "uid"
+    #: uid, classic, descriptive, or a template; fixed for a mirror's life. "": the mirror's own, uid for a new one.
+    layout: str = ""
     #: Most series open at a time.
     open_series: Several = 8
     #: What to do with an instance whose StudyInstanceUID or PatientID is not that of its series' row.

@@ -200,7 +200,7 @@ class ArchiveClient:
 
     async def raw(
         self, endpoint: Endpoint, params: Mapping[str, str], format: Format | None = None, *, metadata: bool = False
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Any call's body as it comes, not retried once its first byte is out. `metadata`: the call's document."""
         if metadata and self.server.dialect != "tcia":
             raise SettingsError(f"{endpoint.name}: only the tcia dialect has metadata documents")
@@ -295,7 +295,7 @@ class ArchiveClient:
                     )
                 # Outside _mapped: what the caller's own files do wrong is not the archive's doing.
                 async with response:
-                    if response.status != 200:
+                    if response.status not in (200, 204):
                         raise await self._refusal(endpoint, response, asked)
                     yield response, asked
                     size = response.content.total_bytes

@@ -8,6 +8,6 @@ catalogue   questions that only read: status, manifest rows, what serve answers 
 from __future__ import annotations
 
 from mirror.ledger.catalogue import Catalogue
-from mirror.ledger.ledger import HeldSeries, Ledger, SeriesTotals, Todo
+from mirror.ledger.ledger import HeldSeries, Ledger, PlanSize, SeriesTotals, Todo
 
-__all__ = ["Catalogue", "HeldSeries", "Ledger", "SeriesTotals", "Todo"]
+__all__ = ["Catalogue", "HeldSeries", "Ledger", "PlanSize", "SeriesTotals", "Todo"]

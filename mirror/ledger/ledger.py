@@ -25,7 +25,7 @@ from mirror.archive.rows import as_noun, from_json, to_json
 from mirror.errors import LedgerError
 from mirror.ledger.connection import connect, sqlite_errors
 from mirror.ledger.lock import take_lock
-from mirror.model import Action, Finding, Instance, Patient, Series, SeriesState, Study
+from mirror.model import Action, Finding, FindingKind, Instance, Patient, Series, SeriesState, Study
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,6 +50,18 @@ class Todo:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanSize:
+    """A run's share of one collection: series to fetch by reason, objects, bytes (None: the archive does not say)."""
+
+    collection: str
+    new: int
+    changed: int
+    unfinished: int
+    objects: int | None
+    bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesTotals:
     """What is held of a series, against its newest listing."""
 
@@ -61,20 +73,27 @@ class SeriesTotals:
 
 
 class Ledger:
-    """The state of one mirror, open for writing. Use as a context manager; see the module's docstring."""
+    """The state of one mirror, open for writing. Use as a context manager; see the module's docstring.
 
-    def __init__(self, root: Path) -> None:
+    With `rehearse`, everything that is written is undone by `close`: how a plan is made without being kept.
+    """
+
+    def __init__(self, root: Path, *, rehearse: bool = False) -> None:
         self.path = root / ".mirror" / "ledger.sqlite"
+        self._rehearse = rehearse
         self._limiter = anyio.CapacityLimiter(1)
         self._lock = take_lock(root)
         try:
             self._db = connect(self.path)
+            if rehearse:
+                self._db.execute("BEGIN IMMEDIATE")
         except BaseException:
             self._lock.close()
             raise
 
     def close(self) -> None:
         """Close the file and let go of the lock. Safe to repeat."""
+        # An open transaction, a rehearsal's, is rolled back by closing.
         self._db.close()
         self._lock.close()
 
@@ -90,8 +109,14 @@ class Ledger:
 
     @contextmanager
     def _transaction(self, *, changes: bool = False) -> Iterator[sqlite3.Connection]:
+        # Inside a rehearsal, which is one transaction that is never committed, a step is a savepoint.
+        begin, commit, undo = (
+            ("SAVEPOINT step", "RELEASE step", "ROLLBACK TO step")
+            if self._rehearse
+            else ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+        )
         with sqlite_errors(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(begin)
             try:
                 yield self._db
                 if changes:
@@ -100,9 +125,9 @@ class Ledger:
                         " ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
                     )
             except BaseException:
-                self._db.execute("ROLLBACK")
+                self._db.execute(undo)
                 raise
-            self._db.execute("COMMIT")
+            self._db.execute(commit)
 
     def _rows(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
         with sqlite_errors(self.path):
@@ -154,6 +179,10 @@ class Ledger:
                 " DO UPDATE SET raw = excluded.raw, crawl = excluded.crawl",
                 [(s.collection, s.patient_id, s.study_instance_uid, to_json(s.raw), crawl) for s in studies],
             )
+
+    def patient_ids(self, crawl: int) -> list[str]:
+        """PatientIDs that a crawl brought, in order."""
+        return [row[0] for row in self._rows("SELECT patient_id FROM patients WHERE crawl = ? ORDER BY 1", crawl)]
 
     def study(self, collection: str, patient_id: str, study_instance_uid: str) -> Study | None:
         """The study of that name, if a crawl brought it."""
@@ -252,17 +281,26 @@ class Ledger:
             )
         ]
 
-    def plan_size(self, run: str) -> tuple[int, int | None, int | None]:
-        """(series, objects, bytes) that `run` is to fetch, what is held already taken off; None: not all known."""
+    def plan_sizes(self, run: str) -> list[PlanSize]:
+        """What `run` is to fetch, per collection, what is held already taken off."""
         rows = self._rows(
-            "SELECT count(*), sum(max(0, image_count - (SELECT count(name) FROM instances WHERE series = s.id))),"
-            " sum(max(0, file_size - (SELECT coalesce(sum(bytes), 0) FROM instances"
-            " WHERE series = s.id AND name IS NOT NULL))),"
-            " count(image_count), count(file_size) FROM series s WHERE planned_by = ?",
+            "SELECT collection, sum(why = 'new'), sum(why = 'changed'), sum(why = 'unfinished'),"
+            " sum(max(0, image_count - held)), sum(max(0, file_size - held_bytes)),"
+            " count(*) = count(image_count), count(*) = count(file_size) FROM ("
+            " SELECT s.collection, s.why, s.image_count, s.file_size, count(i.name) AS held,"
+            " coalesce(sum(CASE WHEN i.name IS NOT NULL THEN i.bytes END), 0) AS held_bytes"
+            " FROM series s LEFT JOIN instances i ON i.series = s.id WHERE s.planned_by = ? GROUP BY s.id"
+            ") GROUP BY collection ORDER BY collection",
             run,
         )
-        count, objects, size, counted, sized = (int(v or 0) for v in rows[0])
-        return count, objects if counted == count else None, size if sized == count else None
+        return [
+            PlanSize(name, new, changed, unfinished, objects if counted else None, size if sized else None)
+            for name, new, changed, unfinished, objects, size, counted, sized in rows
+        ]
+
+    def bytes_held(self) -> int:
+        """Bytes of all instances that are held."""
+        return int(self._rows("SELECT coalesce(sum(bytes), 0) FROM instances WHERE name IS NOT NULL")[0][0])
 
     # One series
 
@@ -281,6 +319,11 @@ class Ledger:
                 " ON CONFLICT (series, sop_instance_uid) DO UPDATE SET listing = excluded.listing",
                 [(series, uid, listing) for uid in uids],
             )
+
+    def list_held(self, series: int, listing: int) -> None:
+        """Take what is held for what is listed: for an archive that gives no list. Safe to repeat."""
+        with self._transaction() as db:
+            db.execute("UPDATE instances SET listing = ? WHERE series = ? AND name IS NOT NULL", (listing, series))
 
     def wanted(self, series: int, listing: int, after: str, limit: int, now: int) -> list[str]:
         """The next SOPInstanceUIDs, in order, that are listed, not held, and due."""
@@ -329,7 +372,7 @@ class Ledger:
                 " sop_class_uid = excluded.sop_class_uid, acquisition_number = excluded.acquisition_number,"
                 " instance_number = excluded.instance_number, source = excluded.source,"
                 " fetched_at = excluded.fetched_at, verified = excluded.verified,"
-                " attempts = 0, next_try = NULL, finding = NULL",
+                " attempts = 0, next_try = NULL, finding = NULL, detail = NULL",
                 [
                     (
                         series, i.header.sop_instance_uid, i.name, i.digest.bytes, bytes.fromhex(i.digest.sha256),
@@ -340,9 +383,9 @@ class Ledger:
                 ],
             )  # fmt: skip
             db.executemany(
-                "UPDATE instances SET attempts = attempts + 1, next_try = ?, finding = ?"
+                "UPDATE instances SET attempts = attempts + 1, next_try = ?, finding = ?, detail = ?"
                 " WHERE series = ? AND sop_instance_uid = ?",
-                [(f.next_try, str(f), series, f.sop_instance_uid) for f in failed],
+                [(f.next_try, f.kind, f.detail, series, f.sop_instance_uid) for f in failed],
             )
 
     def attempts(self, series: int, sop_instance_uid: str) -> int:
@@ -371,12 +414,14 @@ class Ledger:
         listed, held, size, unlisted = (v for v in rows[0])
         return SeriesTotals(listed, held, size, unlisted)
 
-    def not_held(self, series: int, listing: int, limit: int) -> list[tuple[str, int, int | None, str | None]]:
-        """(SOPInstanceUID, attempts, next try, finding) of listed instances that are not held."""
+    def not_held(
+        self, series: int, listing: int, limit: int
+    ) -> list[tuple[str, int, int | None, FindingKind | None, str | None]]:
+        """(SOPInstanceUID, attempts, next try, last finding's kind and words) of listed instances not held."""
         return [
-            (uid, n, None if at is None else at, None if why is None else why)
-            for uid, n, at, why in self._rows(
-                "SELECT sop_instance_uid, attempts, next_try, finding FROM instances"
+            (uid, attempts, next_try, FindingKind(kind) if kind else None, detail)
+            for uid, attempts, next_try, kind, detail in self._rows(
+                "SELECT sop_instance_uid, attempts, next_try, finding, detail FROM instances"
                 " WHERE series = ? AND listing = ? AND name IS NULL ORDER BY sop_instance_uid LIMIT ?",
                 series,
                 listing,
@@ -413,13 +458,19 @@ class Ledger:
                 [(name, series, uid) for uid, name in names],
             )
 
-    def judge(self, series: int, state: SeriesState, findings: Sequence[Finding]) -> None:
-        """Write the verdict on a series; it is no longer planned."""
+    def judge(self, series: int, state: SeriesState, findings: Sequence[Finding], verified: str = "") -> None:
+        """Write the verdict on a series; it is no longer planned. `verified`: how all its instances were, besides."""
         with self._transaction(changes=True) as db:
             db.execute(
                 "UPDATE series SET state = ?, findings = ?, judged_at = ?, planned_by = NULL WHERE id = ?",
                 (state, json.dumps([str(f) for f in findings]), int(time.time()), series),
             )
+            if verified:
+                db.execute(
+                    "UPDATE instances SET verified = verified || ',' || :how WHERE series = :series"
+                    " AND name IS NOT NULL AND instr(',' || verified || ',', ',' || :how || ',') = 0",
+                    {"how": verified, "series": series},
+                )
 
 
 def _key(path: str) -> str:

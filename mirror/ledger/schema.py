@@ -85,7 +85,8 @@ CREATE TABLE instances (
     verified TEXT,
     attempts INTEGER NOT NULL DEFAULT 0,
     next_try INTEGER,
-    finding TEXT,
+    finding TEXT,                   -- model.FindingKind of the last failure, and its words
+    detail TEXT,
     PRIMARY KEY (series, sop_instance_uid)
 ) WITHOUT ROWID;
 

@@ -1,0 +1,198 @@
+"""A whole series as one zip: getImage, streamed to disk, unpacked and checked member by member.
+
+A zip with status 200 may be well-formed and short: the archive ends it where a file is missing on its own disk. What
+is in a zip is therefore never taken for what is in the series: getSeriesSize says that, and getSOPInstanceUIDs where
+the server has it. Member names are never used for paths; the headers say which instance a member is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import aiofiles
+import anyio.to_thread
+
+from mirror.archive.client import ArchiveClient
+from mirror.archive.dialects import Server
+from mirror.errors import ArchiveError, BadAnswer, Refused
+from mirror.model import FindingKind, SeriesSize
+from mirror.transfer import OpenSeries
+from mirror.transports.admission import Body, admit, tell_opened
+from mirror.transports.instance import list_series
+from mirror.tree import os_errors
+
+_BLOCK = 1024 * 1024
+#: A zip whose members claim more than this many times the series' bytes is refused unread.
+_SWELL = 2
+_NO_IMAGE = frozenset({"LICENSE", "md5hashes.csv", "results.json"})
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """Which of the calls for single instances a server has."""
+
+    lists: bool
+    singles: bool
+
+
+async def probe(client: ArchiveClient, series_instance_uid: str) -> Capabilities:
+    """Try the calls for single instances on one series. Some servers lack them, or answer them with nothing."""
+    try:
+        uids = await (await client.get_sop_instance_uids(series_instance_uid)).all()
+    except ArchiveError:
+        uids = []
+    if not uids:
+        return Capabilities(lists=False, singles=False)
+
+    async def begins(chunks: AsyncIterator[bytes], _length: int | None) -> bool:
+        async for _ in chunks:
+            return True
+        return False
+
+    try:
+        return Capabilities(lists=True, singles=await client.get_single_image(series_instance_uid, uids[0], begins))
+    except ArchiveError:
+        return Capabilities(lists=True, singles=False)
+
+
+class ZipTransport:
+    """Brings a series by getImage. One per run: it remembers what the server does not take."""
+
+    source = "getImage"
+
+    def __init__(self, server: Server, capabilities: Capabilities) -> None:
+        self._lists = capabilities.lists
+        self._md5 = server.dialect == "nbia"
+
+    async def fetch(self, open_series: OpenSeries, size: SeriesSize | None) -> None:
+        """See Transport."""
+        kit, todo = open_series.kit, open_series.todo
+        if self._lists:
+            await list_series(open_series)
+        if open_series.round == 1:
+            await tell_opened(open_series, size.object_count if size else 0)
+        if not await self._is_held(open_series, size) and not kit.stop.is_set():
+            with kit.store.scratch() as path:
+                await self._download(open_series, path)
+                await _unpack(open_series, path, size)
+            await open_series.flush()
+        if not self._lists:
+            await kit.ledger.run(kit.ledger.list_held, todo.id, open_series.listing)
+
+    async def _is_held(self, open_series: OpenSeries, size: SeriesSize | None) -> bool:
+        """True when an earlier run left nothing to bring."""
+        kit = open_series.kit
+        totals = await kit.ledger.run(kit.ledger.totals, open_series.todo.id, open_series.listing)
+        if self._lists:
+            return 0 < totals.listed == totals.held
+        held = totals.held + totals.unlisted
+        return size is not None and (held, totals.held_bytes) == (size.object_count, size.total_size_in_bytes)
+
+    async def _download(self, open_series: OpenSeries, path: Path) -> None:
+        uid = open_series.todo.series.series_instance_uid
+
+        async def receive(chunks: AsyncIterator[bytes], _length: int | None) -> None:
+            with os_errors(path):
+                async with aiofiles.open(path, "wb") as file:
+                    async for chunk in chunks:
+                        await file.write(chunk)
+            if not await anyio.to_thread.run_sync(zipfile.is_zipfile, path):
+                start = await anyio.to_thread.run_sync(_start, path)
+                raise BadAnswer(f"the answer is no zip; it begins with {start!r}", asked=f"getImage({uid})")
+
+        client = open_series.kit.client
+        if self._md5:
+            try:
+                await client.get_image(uid, receive, IncludeMD5="Yes")
+            except Refused as error:
+                # Servers older than this option answer it as they answer any parameter they do not know.
+                if "IncludeMD5" not in error.reason:
+                    raise
+                self._md5 = False
+            else:
+                return
+        await client.get_image(uid, receive)
+
+
+async def _unpack(open_series: OpenSeries, path: Path, size: SeriesSize | None) -> None:
+    """Check every member into the tree. Members that an earlier run published are compared, not written again."""
+    asked = f"getImage({open_series.todo.series.series_instance_uid})"
+    try:
+        archive = await anyio.to_thread.run_sync(zipfile.ZipFile, path)
+        with archive:
+            members = [m for m in archive.infolist() if not m.is_dir() and Path(m.filename).name not in _NO_IMAGE]
+            _refuse_swollen(members, size, asked)
+            md5s = await anyio.to_thread.run_sync(_read_md5s, archive)
+            for member in members:
+                if open_series.kit.stop.is_set():
+                    return
+                await _admit_member(open_series, archive, member, md5s.get(Path(member.filename).name))
+    except _ZIP_ERRORS as error:
+        raise BadAnswer(f"the zip cannot be read: {error}", asked=asked) from error
+
+
+async def _admit_member(
+    open_series: OpenSeries, archive: zipfile.ZipFile, member: zipfile.ZipInfo, md5: str | None
+) -> None:
+    part = open_series.kit.store.part()
+    try:
+        if member.flag_bits & _ENCRYPTED:
+            raise zipfile.BadZipFile("it is encrypted")
+        with archive.open(member) as file:
+            while block := await anyio.to_thread.run_sync(_read, file):
+                await part.write(block)
+        await part.finish()
+    except _ZIP_ERRORS as error:
+        part.discard()
+        open_series.notice(
+            open_series.finding(FindingKind.TRUNCATED, f"member {member.filename!r} of the zip cannot be read: {error}")
+        )
+        return
+    except BaseException:
+        part.discard()
+        raise
+    body = Body(
+        part=part, sop_instance_uid=None, promised=member.file_size, md5=md5, source=ZipTransport.source,
+        label=member.filename,
+    )  # fmt: skip
+    for finding in await admit(open_series, body, last_try=open_series.round == 2):
+        open_series.notice(finding)
+
+
+def _refuse_swollen(members: list[zipfile.ZipInfo], size: SeriesSize | None, asked: str) -> None:
+    """A zip that would unpack to far more than the series is no answer, and may be meant to fill the disk."""
+    if size is None or size.total_size_in_bytes is None:
+        return
+    claimed = sum(m.file_size for m in members)
+    if claimed > _SWELL * size.total_size_in_bytes + _BLOCK:
+        raise BadAnswer(f"the zip holds {claimed} bytes, the series has {size.total_size_in_bytes}", asked=asked)
+
+
+def _read_md5s(archive: zipfile.ZipFile) -> dict[str, str]:
+    """File name -> MD5 from md5hashes.csv; empty where there is none. A line that is no digest is left out."""
+    try:
+        text = archive.read("md5hashes.csv").decode("utf-8", "replace")
+    except KeyError:
+        return {}
+    rows = csv.reader(io.StringIO(text))
+    return {row[0]: row[1].lower() for row in rows if len(row) == 2 and _MD5.fullmatch(row[1].lower())}
+
+
+def _read(file: IO[bytes]) -> bytes:
+    return file.read(_BLOCK)
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(40)

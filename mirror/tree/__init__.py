@@ -1,0 +1,12 @@
+"""Where objects lie.
+
+store   the contract every store keeps
+local   a POSIX file system: temporary files out of sight, one atomic rename into the tree
+"""
+
+from __future__ import annotations
+
+from mirror.tree.local import LocalStore, os_errors
+from mirror.tree.store import Part, Store
+
+__all__ = ["LocalStore", "Part", "Store", "os_errors"]
