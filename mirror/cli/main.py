@@ -271,20 +271,23 @@ def serve(
         typer.echo(f"nbia  {base}{NBIA_PREFIX}\ntcia  {base}{TCIA_PREFIX}")
         sys.stdout.flush()
 
-    async def main() -> OSError | None:
+    async def main() -> OSError | MirrorError | None:
         stop = anyio.Event()
-        failure: OSError | None = None
+        failure: OSError | MirrorError | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stop_at_signal, stop)
             try:
                 await serve_mirror(root, host, port, ready=ready, stop=stop)
-            except OSError as error:
+            except (OSError, MirrorError) as error:  # as itself, not in the task group's wrapping
                 failure = error
             tasks.cancel_scope.cancel()
         return failure
 
-    if failure := anyio.run(main):
-        raise SettingsError(f"cannot listen on {host}, port {port}: {failure.strerror or failure}")
+    failure = anyio.run(main)
+    if isinstance(failure, OSError):
+        raise SettingsError(f"cannot listen on {host}, port {port}: {failure.strerror or failure}") from failure
+    if failure is not None:
+        raise failure
 
 
 async def _stop_at_signal(stop: anyio.Event) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,19 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from mirror.cli.text import count, duration, moment, safe, size
-from mirror.events import CollectionCrawled, CollectionPlanned, Event, Planned
+from mirror.events import CollectionPlanned, Event, Planned
 from mirror.model import CollectionStatus
 from mirror.report import RunReport
 
 _FINDINGS_SHOWN = 10
-#: A table that is not for a terminal is never folded.
-_WIDE = 500
+_FIGURES = ("series", "complete", "incomplete", "quarantined", "unfinished", "instances", "bytes")
+#: Wider than any table: a narrow terminal wraps lines, but no figure is cut off.
+_WIDTH = 500
 
 
 def paper() -> Console:
-    """Standard output for tables: as wide as the terminal, or as wide as need be."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
-    return Console(width=width, markup=False, highlight=False, emoji=False)
+    """Standard output for tables and summaries."""
+    return Console(width=_WIDTH, markup=False, highlight=False, emoji=False)
 
 
 class Plan:
@@ -34,7 +32,6 @@ class Plan:
 
     def __init__(self) -> None:
         self._shares: dict[str, CollectionPlanned] = {}
-        self._crawled: dict[str, CollectionCrawled] = {}
         self._total: Planned | None = None
 
     def __call__(self, event: Event) -> None:
@@ -42,8 +39,6 @@ class Plan:
         match event:
             case CollectionPlanned():
                 self._shares[event.collection] = event
-            case CollectionCrawled():
-                self._crawled[event.collection] = event
             case Planned():
                 self._total = event
             case _:
@@ -96,9 +91,7 @@ def show_summary(console: Console, report: RunReport) -> None:
 
 def show_status(console: Console, rows: Sequence[CollectionStatus]) -> None:
     """Print a line per collection and their sum."""
-    table = _table(
-        "collection", "series", "complete", "incomplete", "quarantined", "unfinished", "instances", "bytes", "last sync"
-    )
+    table = _table("collection", *_FIGURES, "last sync (UTC)")
     for row in rows:
         table.add_row(Text(safe(row.collection)), *_figures(asdict(row)), moment(row.last_sync))
     table.add_section()
@@ -117,9 +110,6 @@ def status_json_dict(root: str, server: str | None, layout: str | None, rows: Se
     }
 
 
-_FIGURES = ("series", "complete", "incomplete", "quarantined", "unfinished", "instances", "bytes")
-
-
 def _sums(rows: Sequence[CollectionStatus]) -> dict[str, int]:
     return {name: sum(getattr(row, name) for row in rows) for name in _FIGURES}
 
@@ -129,7 +119,7 @@ def _figures(row: dict[str, Any]) -> list[str]:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column(first, overflow="fold")
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)

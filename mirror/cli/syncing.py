@@ -184,7 +184,12 @@ class _Run:
         else:
             code = self.failure.exit_code if isinstance(self.failure, MirrorError) else ExitCode.BUG
             report = self.reporter.finish("failed", code, error=str(self.failure) or type(self.failure).__name__)
-        ours = report.run and not self.dry_run and (self.root / ".mirror").is_dir() and not isinstance(self.failure, Locked)
+        ours = (
+            report.run
+            and not self.dry_run
+            and (self.root / ".mirror").is_dir()
+            and not isinstance(self.failure, Locked)
+        )
         if ours and not report_path(self.root, report.run).exists():
             with suppress(StoreError):
                 write_report(self.root, report)

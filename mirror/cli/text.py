@@ -42,4 +42,4 @@ def duration(seconds: float) -> str:
 
 def moment(seconds: int | None) -> str:
     """Seconds since 1970 as a UTC time; None as never."""
-    return "never" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return "never" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
