@@ -229,6 +229,10 @@ class ArchiveClient:
         """True when the server has answered nothing at all since `moment` (time.monotonic): it is down."""
         return self.pace.last_answer <= moment
 
+    async def rows(self, endpoint: Endpoint, params: Mapping[str, str]) -> Rows[dict[str, Any]]:
+        """Canonical rows of any call that answers rows."""
+        return await self._rows(endpoint.name, lambda r: r, **params)
+
     # How all of them work
 
     async def _values(self, call: str, name: str, **where: str) -> list[str | None]:

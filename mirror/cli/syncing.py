@@ -145,7 +145,7 @@ class _Run:
             self.plan(event)
 
     async def main(self, token: str | None) -> RunReport:
-        from mirror.sync import sync
+        from mirror.pipeline import sync
 
         stop = anyio.Event()
         report: RunReport | None = None
