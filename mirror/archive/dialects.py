@@ -9,7 +9,7 @@
 | dates               | MM-DD-YYYY                            | YYYY-MM-DD                      |
 | unknown parameter   | 400                                   | ignored                         |
 | missing parameter   | 400, plain text                       | 471, JSON                       |
-| TotalSizeInBytes    | number                                | string with a decimal point     |
+| decimal columns     | numbers                               | strings with six decimals       |
 | patients' key       | PatientId in getPatient, New*         | PatientID                       |
 
 A wire row becomes a canonical one by `decode_row`: canonical names (endpoints.FIELDS), ISO days, numbers as numbers,
@@ -196,8 +196,8 @@ def encode_row(endpoint: Endpoint, dialect: DialectName, row: Mapping[str, Any])
 def _encode_value(dialect: DialectName, name: str, value: Any) -> Any:
     if FIELDS[name].kind is Kind.DATE:
         return encode_day(dialect, str(value))
-    if dialect == "tcia" and name == "TotalSizeInBytes":
-        return f"{value}.000000"
+    if dialect == "tcia" and (FIELDS[name].kind is Kind.DECIMAL or name == "TotalSizeInBytes"):
+        return f"{value}.000000" if isinstance(value, int) else f"{value:.6f}"
     return value
 
 

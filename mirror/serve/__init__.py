@@ -1,6 +1,7 @@
 """The archive's v4 API, both dialects, over a mirror: who mirrors us speaks to it as to the archive.
 
-app        routes, parameters, the dialects' refusals, and answers that stream
+app        routes, and answers that stream
+parameters what a request asks, or the dialect's refusal
 queries    which rows a call answers with
 formats    rows as JSON, CSV, XML and HTML
 zipping    a series as one zip, made while it is sent

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -24,13 +25,13 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from mirror.archive.dialects import NBIA_PREFIX, TCIA_PREFIX
-from mirror.archive.endpoints import ENDPOINTS, Answer, DialectName, Endpoint, Format
+from mirror.archive.endpoints import ENDPOINTS, Answer, DialectName, Endpoint
 from mirror.errors import MirrorError, StoreError
-from mirror.layout import number_names
 from mirror.ledger import Catalogue
 from mirror.serve.formats import Pieces, describe, encode_rows, find_format
+from mirror.serve.parameters import SERVER_FAULT, Refusal, fault, read_params
 from mirror.serve.queries import hierarchy_digest, rows_of, wire_rows
-from mirror.serve.zipping import Member, md5_list, zip_pieces
+from mirror.serve.zipping import series_members, zip_pieces
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,39 +41,13 @@ _BATCH = 2000
 #: A file up to this size is read whole and sent in one write; a larger one goes by sendfile.
 _SMALL_FILE = 256 * 1024
 _LARGEST_FORM = 16 * 1024 * 1024
-#: Zips made at a time; more wait. They would otherwise take every thread from the small calls.
+#: Threads that make parts of zips, so that the small calls keep theirs.
 _ZIPS = 16
+_NO_SUCH_ROW = "java.lang.IndexOutOfBoundsException: Index: 0, Size: 0"
 _NO_ACCESS = (
     "The user has not been granted the access to image with given SeriesInstanceUID,{uid}."
     " Please contact System Admin to resolve this issue."
 )
-_LICENSE = (
-    "License Information. The {Collection} collection is distributed under the {LicenseName} at {LicenseURI}"
-    " By downloading the data, you agree to abide by terms of this license.\n"
-)
-_SERVER_FAULT = "Server was not able to process your request"
-
-
-class _Refusal(Exception):
-    """A call that is answered with a status other than 200. `told` is the text (nbia) or the JSON object (tcia)."""
-
-    def __init__(self, status: int, told: str | dict[str, str], content_type: str = "text/plain") -> None:
-        super().__init__(status, told)
-        self.status = status
-        self.told = told
-        self.content_type = content_type
-
-    def response(self) -> web.Response:
-        """The answer."""
-        if isinstance(self.told, str):
-            return web.Response(status=self.status, body=self.told.encode(), content_type=self.content_type)
-        return web.Response(status=self.status, body=msgspec.json.encode(self.told), content_type="application/json")
-
-
-def _fault(dialect: DialectName, detail: str) -> _Refusal:
-    if dialect == "nbia":
-        return _Refusal(500, f"{_SERVER_FAULT}\n{detail}")
-    return _Refusal(500, {"errorMessage": detail})
 
 
 def make_app(root: Path, middlewares: Sequence[Middleware] = ()) -> web.Application:
@@ -131,7 +106,7 @@ async def _metadata(endpoint: Endpoint, request: web.Request) -> web.Response:
 async def _no_such_call(dialect: DialectName, request: web.Request) -> web.Response:
     call = request.match_info["call"]
     detail = "HTTP 404 Not Found" if dialect == "nbia" else f"QueryEndpoint [{call}] not found"
-    return _fault(dialect, detail).response()
+    return fault(dialect, detail).response()
 
 
 class _Served:
@@ -161,7 +136,7 @@ class _Served:
     async def answer(self, dialect: DialectName, endpoint: Endpoint, request: web.Request) -> web.StreamResponse:
         """Answer one call."""
         try:
-            params = await _read_params(dialect, endpoint, request)
+            params = await read_params(dialect, endpoint, request)
             match endpoint.answer:
                 case Answer.ROWS:
                     return await self._send_rows(dialect, endpoint, request, params)
@@ -171,11 +146,11 @@ class _Served:
                     return await self._send_zip(dialect, endpoint, request, params)
                 case Answer.DIGEST:
                     return await self._send_digest(endpoint, params)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             return refusal.response()
         except MirrorError as error:
             _LOG.warning("%s: %s", endpoint.name, error)
-            return _fault(dialect, str(error)).response()
+            return fault(dialect, type(error).__name__).response()  # the message names paths; it is for the log
 
     async def _send_rows(
         self, dialect: DialectName, endpoint: Endpoint, request: web.Request, params: dict[str, str]
@@ -191,7 +166,7 @@ class _Served:
                     return None, b"", True
                 if form is None:
                     with_rows.close()
-                    raise _Refusal(500, _SERVER_FAULT)
+                    raise Refusal(500, SERVER_FAULT)
                 known = () if first is None else (first,)
                 pieces = encode_rows(endpoint, dialect, form, chain(known, with_rows))
                 return pieces, *_batch(pieces)
@@ -223,9 +198,14 @@ class _Served:
                 part, whole = await anyio.to_thread.run_sync(more, limiter=limiter)
                 if part:
                     await response.write(part)
+        except ConnectionError:
+            _LOG.debug("%s: the client has left", request.path)
         except MirrorError as error:
             _LOG.warning("%s: cut off: %s", request.path, error)
             _cut(request)
+        except BaseException:
+            _cut(request)
+            raise
         finally:
             pieces.close()
         return response
@@ -236,28 +216,31 @@ class _Served:
         uid = params["SOPInstanceUID"]
         async with self._catalogue() as catalogue:
 
-            def find() -> tuple[BinaryIO, int, bytes] | None:
+            def find() -> bytes | tuple[BinaryIO, int] | None:
                 row = catalogue.instance(uid, params["SeriesInstanceUID"])
-                return None if row is None else _open(self.root / row["path"], row["bytes"])
+                return None if row is None else _read_or_open(self.root / row["path"], row["bytes"])
 
             found = await anyio.to_thread.run_sync(find)
         if found is None:
-            raise _fault(dialect, "null" if dialect == "nbia" else _NO_SUCH_ROW)
-        file, length, body = found
+            raise fault(dialect, "null" if dialect == "nbia" else _NO_SUCH_ROW)
+        headers = {"Content-Type": "application/dicom", "Content-Disposition": f"attachment; filename={uid}.dcm"}
+        if isinstance(found, bytes):
+            return web.Response(body=found, headers=headers)
+        # Not aiohttp's FileResponse: it answers ranges and conditions, which the archive does not know.
+        file, length = found
+        response = web.StreamResponse(headers=headers)
+        response.content_length = length
         with closing(file):
-            headers = {"Content-Type": "application/dicom", "Content-Disposition": f"attachment; filename={uid}.dcm"}
-            if length <= _SMALL_FILE:
-                return web.Response(body=body, headers=headers)
-            response = web.StreamResponse(headers=headers)
-            response.content_length = length
-            await response.prepare(request)
-            if request.transport is None:
-                raise ConnectionResetError("the client has left")
-            sent = await asyncio.get_running_loop().sendfile(request.transport, file, 0, length)
-            if sent != length:
-                _cut(request)
-            await response.write_eof()
-            return response
+            try:
+                await response.prepare(request)
+                if request.transport is not None:
+                    sent = await asyncio.get_running_loop().sendfile(request.transport, file, 0, length)
+                    if sent != length:
+                        _cut(request)
+                await response.write_eof()
+            except ConnectionError:
+                _LOG.debug("%s: the client has left", request.path)
+        return response
 
     async def _send_zip(
         self, dialect: DialectName, endpoint: Endpoint, request: web.Request, params: dict[str, str]
@@ -265,12 +248,12 @@ class _Served:
         uid = params["SeriesInstanceUID"]
         async with self._catalogue() as catalogue:
             members = await anyio.to_thread.run_sync(
-                partial(_members, catalogue, self.root, dialect, endpoint, params), limiter=self._zips
+                partial(series_members, catalogue, self.root, dialect, endpoint, params), limiter=self._zips
             )
         if members is None:
             if dialect == "tcia":
-                raise _fault(dialect, _NO_SUCH_ROW)
-            raise _Refusal(400, _NO_ACCESS.format(uid=uid), "application/json")
+                raise fault(dialect, _NO_SUCH_ROW)
+            raise Refusal(400, _NO_ACCESS.format(uid=uid), "application/json")
         headers = {
             "nbia": {
                 "Content-Type": "application/octet-stream",
@@ -303,107 +286,29 @@ class _Served:
         return web.Response(body=(digest or "").encode(), headers={"Content-Type": "text/plain"})
 
 
-_NO_SUCH_ROW = "java.lang.IndexOutOfBoundsException: Index: 0, Size: 0"
-
-
-async def _read_params(dialect: DialectName, endpoint: Endpoint, request: web.Request) -> dict[str, str]:
-    """The call's parameters by canonical name, `format` among them. Raises _Refusal as the dialect's server would."""
-    given: list[tuple[str, str]] = list(request.query.items())
-    if request.method == "POST":
-        given += [(name, value) for name, value in (await request.post()).items() if isinstance(value, str)]
-    has_format = endpoint.answer is Answer.ROWS and (dialect == "tcia" or endpoint.formats != (Format.JSON,))
-    known = {p.wire(dialect): p.name for p in endpoint.wire_params(dialect)} | (
-        {"format": "format"} if has_format else {}
-    )
-    if dialect == "nbia":
-        _refuse_method(endpoint, request)
-        if endpoint.method == "GET" and endpoint.name != "ContentsByName":  # version 1 ignores what it does not know
-            _refuse_unknown(list(known), request)
-    params: dict[str, str] = {}
-    for name, value in given:
-        if name in known:
-            canonical_name = known[name]
-            if canonical_name not in params:
-                params[canonical_name] = value
-            elif canonical_name in ("list", "seriesId"):
-                params[canonical_name] += "," + value
-    missing = [p.wire(dialect) for p in endpoint.wire_params(dialect) if p.required and p.name not in params]
-    if missing and dialect == "tcia":
-        raise _Refusal(
-            471,
-            {
-                "errorDescription": "Mandatory Attribute Missing",
-                "suggestedAction": "Give the missing attribute as a query parameter",
-                "detailedMessage": f"{endpoint.tcia}: Mandatory Attribute Missing : [{', '.join(missing)}]",
-            },
-        )
-    if missing and endpoint.missing:
-        raise _Refusal(400, endpoint.missing, "application/json")
-    if missing and endpoint.name == "getSeriesQCInfo":
-        raise _Refusal(204, "")
-    return params
-
-
-def _refuse_method(endpoint: Endpoint, request: web.Request) -> None:
-    if request.method != endpoint.method:
-        raise _fault("nbia", "HTTP 405 Method Not Allowed")
-
-
-def _refuse_unknown(allowed: Sequence[str], request: web.Request) -> None:
-    for name in request.query:
-        if name not in allowed:
-            raise _Refusal(400, f"Invalid query parameter: '{name}'. Allowed parameters are: [{', '.join(allowed)}]")
-
-
 def _batch(pieces: Iterator[bytes]) -> tuple[bytes, bool]:
     """The next part of a body, and whether it is the last."""
     parts = list(islice(pieces, _BATCH))
     return b"".join(parts), len(parts) < _BATCH
 
 
-def _open(path: Path, length: int) -> tuple[BinaryIO, int, bytes]:
-    """A held file, its length and, when it is small, its bytes. StoreError where it is not as the ledger says."""
+def _read_or_open(path: Path, length: int) -> bytes | tuple[BinaryIO, int]:
+    """A small file's bytes, or a large one open with its length. StoreError where it is not as the ledger says."""
     try:
-        file = path.open("rb")
-        body = file.read(_SMALL_FILE + 1)
-        actual = len(body) if len(body) <= _SMALL_FILE else path.stat().st_size
+        with ExitStack() as opened:
+            file = opened.enter_context(path.open("rb"))
+            actual = os.fstat(file.fileno()).st_size
+            if actual != length:
+                raise StoreError(f"{path.name}: {actual} bytes, but the ledger says {length}")
+            if length > _SMALL_FILE:
+                opened.pop_all()
+                return file, length
+            body = file.read()
     except OSError as error:
         raise StoreError(f"{path.name}: {error.strerror}") from error
-    if actual != length:
-        file.close()
-        raise StoreError(f"{path.name}: {actual} bytes, but the ledger says {length}")
-    return file, length, body
-
-
-def _members(
-    catalogue: Catalogue, root: Path, dialect: DialectName, endpoint: Endpoint, params: dict[str, str]
-) -> list[Member] | None:
-    """What goes into a series' zip, in order; None where the series is not held."""
-    rows = list(catalogue.instances(params["SeriesInstanceUID"]))
-    if not rows:
-        return None
-    if dialect == "tcia":
-        files = [
-            Member(f"./{n}-{Path(row['path']).name}", root / row["path"], row["bytes"])
-            for n, row in enumerate(rows, start=1)
-        ]
-        return [Member.text("./", ""), *files]
-    if params.get("NewFileNames", "").lower() == "yes":
-        named = number_names([(r["sop_instance_uid"], r["acquisition_number"], r["instance_number"]) for r in rows])
-        names = [named[row["sop_instance_uid"]] for row in rows]
-    else:
-        names = [f"{n:08d}.dcm" for n in range(1, len(rows) + 1)]
-    with_hashes = endpoint.name == "getImageWithMD5Hash"
-    members: list[Member] = []
-    if not with_hashes:
-        series = next(catalogue.series({"SeriesInstanceUID": params["SeriesInstanceUID"]}), {})
-        words = {name: series.get(name, "") for name in ("Collection", "LicenseName", "LicenseURI")}
-        members.append(Member.text("LICENSE", _LICENSE.format_map(words)))
-    members += [Member(name, root / row["path"], row["bytes"]) for name, row in zip(names, rows, strict=True)]
-    if with_hashes or params.get("IncludeMD5", "").lower() == "yes":
-        hashes = [(name, row["md5"]) for name, row in zip(names, rows, strict=True)]
-        members.append(Member.text("md5hashes.csv", md5_list(hashes)))
-    return members
+    if len(body) != length:
+        raise StoreError(f"{path.name}: {len(body)} bytes, but the ledger says {length}")
+    return body
 
 
 def _cut(request: web.Request) -> None:

@@ -197,7 +197,7 @@ def _tcia_xml(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
     yield b"<Results>"
     for row in rows:
         columns = "".join(
-            f"<{name} type='{_sql_type(name)}' >{_escaped(str(row.get(name) or ''))}</{name}>\n"
+            f"<{name} type='{_sql_type(name)}' >{'' if row.get(name) is None else _escaped(str(row[name]))}</{name}>\n"
             for name in endpoint.tcia_fields
         )
         yield f"\n<Row>\n{columns}</Row>".encode()

@@ -13,10 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZIP64_LIMIT, ZIP_DEFLATED, ZipFile
 
+from mirror.archive.endpoints import DialectName, Endpoint
 from mirror.errors import StoreError
+from mirror.layout import number_names
+from mirror.ledger import Catalogue
 
 #: Bytes read from a file, and about the bytes given out, at a time.
 BLOCK = 256 * 1024
+_LICENSE = (
+    "License Information. The {Collection} collection is distributed under the {LicenseName} at {LicenseURI}"
+    " By downloading the data, you agree to abide by terms of this license.\n"
+)
 #: DICOM compresses little; the fastest level costs a third of the usual one.
 _LEVEL = 1
 
@@ -97,3 +104,34 @@ def zip_pieces(members: Iterable[Member]) -> Generator[bytes, None, None]:
 def md5_list(hashes: Sequence[tuple[str, str]]) -> str:
     """The text of md5hashes.csv: (name in the zip, MD5 as lower-case hex)."""
     return "Filename,MD5Hash\n" + "".join(f"{name},{digest}\n" for name, digest in hashes)
+
+
+def series_members(
+    catalogue: Catalogue, root: Path, dialect: DialectName, endpoint: Endpoint, params: dict[str, str]
+) -> list[Member] | None:
+    """What goes into a series' zip, in the order of the dialect's server; None where the series is not held."""
+    rows = list(catalogue.instances(params["SeriesInstanceUID"]))
+    if not rows:
+        return None
+    if dialect == "tcia":
+        files = [
+            Member(f"./{n}-{Path(row['path']).name}", root / row["path"], row["bytes"])
+            for n, row in enumerate(rows, start=1)
+        ]
+        return [Member.text("./", ""), *files]
+    if params.get("NewFileNames", "").lower() == "yes":
+        named = number_names([(r["sop_instance_uid"], r["acquisition_number"], r["instance_number"]) for r in rows])
+        names = [named[row["sop_instance_uid"]] for row in rows]
+    else:
+        names = [f"{n:08d}.dcm" for n in range(1, len(rows) + 1)]
+    with_hashes = endpoint.name == "getImageWithMD5Hash"
+    members: list[Member] = []
+    if not with_hashes:
+        series = next(catalogue.series({"SeriesInstanceUID": params["SeriesInstanceUID"]}), {})
+        words = {name: series.get(name, "") for name in ("Collection", "LicenseName", "LicenseURI")}
+        members.append(Member.text("LICENSE", _LICENSE.format_map(words)))
+    members += [Member(name, root / row["path"], row["bytes"]) for name, row in zip(names, rows, strict=True)]
+    if with_hashes or params.get("IncludeMD5", "").lower() == "yes":
+        hashes = [(name, row["md5"]) for name, row in zip(names, rows, strict=True)]
+        members.append(Member.text("md5hashes.csv", md5_list(hashes)))
+    return members
