@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -200,7 +201,8 @@ def status(
         if as_json:
             typer.echo(json.dumps(status_json_dict(str(to), server, layout, rows), indent=1))
         else:
-            show_status(paper(), rows)
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            show_status(paper(), rows, width=width)
 
 
 @app.command()

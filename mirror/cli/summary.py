@@ -18,6 +18,7 @@ from mirror.report import RunReport
 
 _FINDINGS_SHOWN = 10
 _FIGURES = ("series", "complete", "incomplete", "quarantined", "unfinished", "instances", "bytes")
+_TROUBLES = ("incomplete", "quarantined", "unfinished")
 #: Wider than any table: a narrow terminal wraps lines, but no figure is cut off.
 _WIDTH = 500
 
@@ -89,14 +90,22 @@ def show_summary(console: Console, report: RunReport) -> None:
         console.print(safe(line), soft_wrap=True)
 
 
-def show_status(console: Console, rows: Sequence[CollectionStatus]) -> None:
-    """Print a line per collection and their sum."""
-    table = _table("collection", *_FIGURES, "last sync (UTC)")
-    for row in rows:
-        table.add_row(Text(safe(row.collection)), *_figures(asdict(row)), moment(row.last_sync))
-    table.add_section()
-    table.add_row("total", *_figures(_sums(rows)), "")
+def show_status(console: Console, rows: Sequence[CollectionStatus], *, width: int | None = None) -> None:
+    """Print a line per collection and their sum. Where `width` is too small, columns of nothing but zeros give way."""
+    table = _status_table(rows, _FIGURES)
+    if width is not None and console.measure(table).maximum > width:
+        sums = _sums(rows)
+        table = _status_table(rows, [name for name in _FIGURES if sums[name] or name not in _TROUBLES])
     console.print(table)
+
+
+def _status_table(rows: Sequence[CollectionStatus], names: Sequence[str]) -> Table:
+    table = _table("collection", *names, "last sync (UTC)")
+    for row in rows:
+        table.add_row(Text(safe(row.collection)), *_figures(asdict(row), names), moment(row.last_sync))
+    table.add_section()
+    table.add_row("total", *_figures(_sums(rows), names), "")
+    return table
 
 
 def status_json_dict(root: str, server: str | None, layout: str | None, rows: Sequence[CollectionStatus]) -> Any:
@@ -114,8 +123,8 @@ def _sums(rows: Sequence[CollectionStatus]) -> dict[str, int]:
     return {name: sum(getattr(row, name) for row in rows) for name in _FIGURES}
 
 
-def _figures(row: dict[str, Any]) -> list[str]:
-    return [size(row[name]) if name == "bytes" else count(row[name]) for name in _FIGURES]
+def _figures(row: dict[str, Any], names: Sequence[str]) -> list[str]:
+    return [size(row[name]) if name == "bytes" else count(row[name]) for name in names]
 
 
 def _table(first: str, *others: str) -> Table:
