@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -327,6 +328,9 @@ def _tell(message: str) -> None:
 def run() -> NoReturn:
     """The entry point: run the command and exit with its code (ExitCode says which means what)."""
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="tcia-mirror: %(name)s: %(message)s")
+    # What pydicom finds odd in an archive's headers is the archive's; what is wrong with them is a finding.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
     code: Any = ExitCode.BUG
     try:
         code = app(prog_name="tcia-mirror")
