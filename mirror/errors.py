@@ -22,8 +22,15 @@ Bad bytes are no error: they are a `Verdict` (see model). Every message names wh
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import ClassVar
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class Fate(Enum):
@@ -149,6 +156,16 @@ class StoreFull(StoreError):
 
 class StoreDenied(StoreError):
     """Permission denied, or a read-only file system."""
+
+
+@contextmanager
+def store_errors(path: Path | None) -> Iterator[None]:
+    """The operating system's errors as StoreFull, StoreDenied or StoreError; the message names `path`."""
+    try:
+        yield
+    except OSError as error:
+        kind = StoreFull if error.errno in _FULL else StoreDenied if error.errno in _DENIED else StoreError
+        raise kind(f"{path}: {error.strerror or error}") from error
 
 
 class LedgerError(MirrorError):

@@ -9,21 +9,20 @@ written then may show neighbouring moments of it.
 from __future__ import annotations
 
 import difflib
-import errno
 import fcntl
 import glob
 import itertools
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO, TextIO
 
 from mirror.archive.dialects import find_server
-from mirror.errors import SettingsError, StoreDenied, StoreError, StoreFull
+from mirror.errors import SettingsError, store_errors
 from mirror.ledger import Catalogue
 from mirror.manifest import (
     InstanceRow,
@@ -158,7 +157,7 @@ def _text(write: Callable[[TextIO], int]) -> Write:
 def _published(target: Path, write: Write) -> tuple[Path, int]:
     """Replace `target` by what `write` writes; gives back the target and the number of rows."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
-    with _disk_errors(target):
+    with store_errors(target):
         if target.is_dir():
             raise SettingsError(f"{target}: a folder, not a file")
         _clear_leftovers(target)
@@ -196,17 +195,3 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """The disk's errors as ours, naming the file that was to be written."""
-    try:
-        yield
-    except OSError as error:
-        message = f"{path}: {error.strerror or error}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StoreFull(message) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreDenied(message) from error
-        raise StoreError(message) from error

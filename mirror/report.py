@@ -7,7 +7,6 @@ counts with the figures of its outcome, one that was cut off in the middle with 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -19,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from mirror.errors import ExitCode, StoreDenied, StoreError, StoreFull
+from mirror.errors import ExitCode, store_errors
 from mirror.events import (
     CollectionCrawled,
     Event,
@@ -252,22 +251,16 @@ def write_report(root: Path, report: RunReport) -> Path:
     path = report_path(root, report.run)
     part = path.with_name(f".{path.name}.part")
     text = json.dumps(report.to_json_dict(), indent=1) + "\n"
-    try:
+    with store_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise _store_error(path, error) from error
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
     return path
-
-
-def _store_error(path: Path, error: OSError) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFull(f"{path}: no space left on the disk")
-    denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-    return (StoreDenied if denied else StoreError)(f"{path}: {error.strerror}")

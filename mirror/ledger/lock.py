@@ -12,17 +12,15 @@ import time
 from pathlib import Path
 from typing import IO
 
-from mirror.errors import Locked, StoreDenied
+from mirror.errors import Locked, store_errors
 
 
 def take_lock(root: Path) -> IO[str]:
     """Hold <root>/.mirror/lock until it is closed or the process ends. Raises Locked with the holder's words."""
     path = root / ".mirror" / "lock"
-    try:
+    with store_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise StoreDenied(f"{path}: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -20,7 +20,7 @@ from pydicom.multival import MultiValue
 
 from mirror.archive.rows import as_noun
 from mirror.check import read_header
-from mirror.errors import StoreDenied, StoreError
+from mirror.errors import store_errors
 from mirror.layout import Layout
 from mirror.ledger import Ledger
 from mirror.model import Action, Digest, Header, Instance, Patient, Series, SeriesState, Study, Why
@@ -136,15 +136,11 @@ def _stock_series(
 def _publish(directory: Path, layout: Layout, file: _File) -> Instance:
     name = layout.file_name(file.header.sop_instance_uid)
     body = file.body()
-    try:
+    with store_errors(directory / name):
         directory.mkdir(parents=True, exist_ok=True)
         partial = directory / f".{name}.part"
         partial.write_bytes(body)
         partial.replace(directory / name)
-    except PermissionError as error:
-        raise StoreDenied(f"{directory / name}: {error.strerror}") from error
-    except OSError as error:
-        raise StoreError(f"{directory / name}: {error.strerror}") from error
     digest = Digest(
         bytes=len(body),
         sha256=hashlib.sha256(body).hexdigest(),

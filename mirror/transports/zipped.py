@@ -22,12 +22,11 @@ import anyio.to_thread
 
 from mirror.archive.client import ArchiveClient
 from mirror.archive.dialects import Server
-from mirror.errors import ArchiveError, BadAnswer, Refused
+from mirror.errors import ArchiveError, BadAnswer, Refused, store_errors
 from mirror.model import FindingKind, SeriesSize
 from mirror.transfer import OpenSeries
 from mirror.transports.admission import Body, admit, tell_opened
 from mirror.transports.instance import list_series
-from mirror.tree import os_errors
 
 _BLOCK = 1024 * 1024
 #: A zip whose members claim more than this many times the series' bytes is refused unread.
@@ -103,7 +102,7 @@ class ZipTransport:
         uid = open_series.todo.series.series_instance_uid
 
         async def receive(chunks: AsyncIterator[bytes], _length: int | None) -> None:
-            with os_errors(path):
+            with store_errors(path):
                 async with aiofiles.open(path, "wb") as file:
                     async for chunk in chunks:
                         await file.write(chunk)

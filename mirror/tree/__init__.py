@@ -6,7 +6,7 @@ local   a POSIX file system: temporary files out of sight, one atomic rename int
 
 from __future__ import annotations
 
-from mirror.tree.local import LocalStore, os_errors
+from mirror.tree.local import LocalStore
 from mirror.tree.store import Part, Store
 
-__all__ = ["LocalStore", "Part", "Store", "os_errors"]
+__all__ = ["LocalStore", "Part", "Store"]

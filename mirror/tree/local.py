@@ -9,7 +9,6 @@ their target: no tool that walks the tree meets one, and a sweep is one listing 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO
 import aiofiles
 import anyio.to_thread
 
-from mirror.errors import StoreDenied, StoreError, StoreFull
+from mirror.errors import store_errors
 from mirror.model import Digest, Finding
 
 #: Bodies up to this size are written in one thread hop together with their check; larger ones stream in such blocks.
@@ -40,7 +39,7 @@ class LocalStore:
         self._fsync = fsync
         self._tmp = root / ".mirror" / "tmp"
         self._quarantine = root / ".mirror" / "quarantine"
-        with os_errors(self._tmp):
+        with store_errors(self._tmp):
             self._tmp.mkdir(parents=True, exist_ok=True)
 
     def part(self) -> LocalPart:
@@ -59,7 +58,7 @@ class LocalStore:
     def names(self, directory: str) -> dict[str, int]:
         """See Store."""
         path = self.root / directory
-        with os_errors(path):
+        with store_errors(path):
             try:
                 entries = list(os.scandir(path))
             except (FileNotFoundError, NotADirectoryError):
@@ -69,20 +68,20 @@ class LocalStore:
     def open(self, directory: str, name: str) -> BinaryIO:
         """See Store."""
         path = self.root / directory / name
-        with os_errors(path):
+        with store_errors(path):
             return path.open("rb")
 
     def rename(self, directory: str, old: str, new: str) -> None:
         """See Store."""
         path = self.root / directory
-        with os_errors(path / new):
+        with store_errors(path / new):
             (path / old).replace(path / new)
 
     def set_aside(self, directory: str, name: str, findings: tuple[Finding, ...]) -> None:
         """See Store."""
         path = self.root / directory / name
         target = self._quarantine / "foreign" / directory
-        with os_errors(path):
+        with store_errors(path):
             target.mkdir(parents=True, exist_ok=True)
             (target / f"{name}.txt").write_text(_reasons(findings), encoding="utf-8")
             path.replace(target / name)
@@ -95,7 +94,7 @@ class LocalStore:
         # The directory's own name was made in its parent, and so on up to the root.
         for folder in (path, *path.parents):
             if folder.is_dir():
-                with os_errors(folder):
+                with store_errors(folder):
                     handle = os.open(folder, os.O_RDONLY)
                     try:
                         os.fsync(handle)
@@ -106,14 +105,14 @@ class LocalStore:
 
     def free(self) -> int:
         """See Store."""
-        with os_errors(self.root):
+        with store_errors(self.root):
             return shutil.disk_usage(self.root).free
 
     def sweep(self) -> int:
         """See Store."""
         left = list(self._tmp.iterdir())
         for path in left:
-            with os_errors(path):
+            with store_errors(path):
                 path.unlink(missing_ok=True)
         return len(left)
 
@@ -125,7 +124,7 @@ class LocalStore:
 
     def place(self, source: Path, target: Path) -> None:
         """Rename a written and flushed file into its place."""
-        with os_errors(target):
+        with store_errors(target):
             try:
                 source.replace(target)
             except FileNotFoundError:
@@ -171,7 +170,7 @@ class LocalPart:
         if self._file is None:
             return
         await self._spill()
-        with os_errors(self._path):
+        with store_errors(self._path):
             await self._file.flush()
             if self._store.fsync:
                 await anyio.to_thread.run_sync(os.fsync, self._file.fileno())
@@ -183,7 +182,7 @@ class LocalPart:
         self._pending.clear()
         if self._path is None:
             self._path = self._store.new_path()
-        with os_errors(self._path):
+        with store_errors(self._path):
             if self._file is None:
                 self._file = await aiofiles.open(self._path, "xb")
             await self._file.write(block)
@@ -200,7 +199,7 @@ class LocalPart:
         if self._path is None:
             yield io.BytesIO(self._pending)
             return
-        with os_errors(self._path), self._path.open("rb") as file:
+        with store_errors(self._path), self._path.open("rb") as file:
             yield file
 
     def digest(self) -> Digest:
@@ -216,7 +215,7 @@ class LocalPart:
     def quarantine(self, folder: str, name: str, findings: tuple[Finding, ...]) -> None:
         """See Part."""
         target = self._store.quarantine_path(folder, name)
-        with os_errors(target):
+        with store_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.with_name(target.name + ".txt").write_text(_reasons(findings), encoding="utf-8")
         self._move(target)
@@ -224,7 +223,7 @@ class LocalPart:
     def _move(self, target: Path) -> None:
         if self._path is None:
             self._path = self._store.new_path()
-            with os_errors(self._path), self._path.open("xb") as file:
+            with store_errors(self._path), self._path.open("xb") as file:
                 file.write(self._pending)
                 if self._store.fsync:
                     file.flush()
@@ -248,17 +247,3 @@ class LocalPart:
 
 def _reasons(findings: tuple[Finding, ...]) -> str:
     return "".join(f"{finding}\n" for finding in findings)
-
-
-@contextmanager
-def os_errors(path: Path | None) -> Iterator[None]:
-    """The operating system's errors as ours, with the path."""
-    try:
-        yield
-    except OSError as error:
-        said = f"{path}: {error.strerror or error}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(said) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreDenied(said) from error
-        raise StoreError(said) from error

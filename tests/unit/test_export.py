@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import fcntl
 import hashlib
 import json
@@ -17,8 +16,8 @@ import pyarrow.parquet
 import pytest
 
 from mirror.archive.dialects import find_server
-from mirror.errors import SettingsError, StoreDenied, StoreError, StoreFull
-from mirror.export import EXPORT_FORMATS, _disk_errors, _published, export, export_standard
+from mirror.errors import SettingsError, StoreError
+from mirror.export import EXPORT_FORMATS, _published, export, export_standard
 from mirror.layout import ROOT_FILES, Layout
 from mirror.ledger import Catalogue, Ledger
 from mirror.manifest import InstanceRow, SeriesRow, columns, read_csv, read_jsonl, read_series_uids
@@ -270,24 +269,6 @@ def test_an_output_that_cannot_be_made_is_named(root, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file/x\.csv: Not a directory"):
         export(root, "csv", tmp_path / "file" / "x.csv")
-
-
-@pytest.mark.parametrize(
-    ("number", "kind"),
-    [
-        (errno.ENOSPC, StoreFull),
-        (errno.EDQUOT, StoreFull),
-        (errno.EFBIG, StoreFull),
-        (errno.EACCES, StoreDenied),
-        (errno.EPERM, StoreDenied),
-        (errno.EROFS, StoreDenied),
-        (errno.EIO, StoreError),
-    ],
-)
-def test_the_disks_errors_are_ours(number, kind):
-    with pytest.raises(StoreError, match=r"place/manifest\.csv: ") as caught, _disk_errors(Path("place/manifest.csv")):
-        raise OSError(number, os.strerror(number))
-    assert type(caught.value) is kind
 
 
 FULL_DISK = """
