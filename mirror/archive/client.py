@@ -13,7 +13,6 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -22,7 +21,7 @@ import aiohttp
 from mirror.archive.answers import Rows, read_digest, read_limited, spool_rows
 from mirror.archive.dialects import Server, decode_row, encode_params, error_of
 from mirror.archive.endpoints import ENDPOINTS, Answer, Endpoint, Format
-from mirror.archive.pacing import Pace, retrying
+from mirror.archive.pacing import Pace, retrying, seconds_of_retry_after
 from mirror.archive.rows import as_noun
 from mirror.errors import (
     ArchiveError,
@@ -225,9 +224,13 @@ class ArchiveClient:
         rows = await spool_rows(_again(chunks), "tcia", f"{call}/metadata")
         return list(rows)
 
-    def is_silent_since(self, moment: float) -> bool:
-        """True when the server has answered nothing at all since `moment` (time.monotonic): it is down."""
-        return self.pace.last_answer <= moment
+    def is_down(self, error: ArchiveError, since: float) -> bool:
+        """True when `error` means that the archive is down, not one item of it.
+
+        That is so when nothing could be reached, or nothing came, and no other request has been answered since
+        `since` (time.monotonic), when the failed one began.
+        """
+        return isinstance(error, Unreachable | Stalled) and self.pace.last_answer <= since
 
     async def rows(self, endpoint: Endpoint, params: Mapping[str, str]) -> Rows[dict[str, Any]]:
         """Canonical rows of any call that answers rows."""
@@ -270,7 +273,7 @@ class ArchiveClient:
             ):
                 return await receive(chunks, response.content_length, asked)
 
-        return await retrying(once, self._settings)
+        return await retrying(once, self._settings, self.pace.sleep)
 
     @asynccontextmanager
     async def _answer(
@@ -322,7 +325,7 @@ class ArchiveClient:
     async def _refusal(self, endpoint: Endpoint, response: aiohttp.ClientResponse, asked: str) -> ArchiveError:
         async with aclosing(self._chunks(response, asked)) as chunks:
             body = await read_limited(chunks, 4096)
-        retry_after = _retry_after(response.headers.get("Retry-After"))
+        retry_after = seconds_of_retry_after(response.headers.get("Retry-After"), time.time())
         return error_of(self.server, endpoint, response.status, body, asked=asked, retry_after=retry_after)
 
     async def _chunks(self, response: aiohttp.ClientResponse, asked: str) -> AsyncGenerator[bytes, None]:
@@ -369,20 +372,6 @@ def _tls(ca_file: str) -> ssl.SSLContext:
         except OSError as error:
             raise SettingsError(f"archive.ca_file: {ca_file}: {error}") from error
     return context
-
-
-def _retry_after(text: str | None) -> float | None:
-    """Seconds to wait, from either form of the header (RFC 9110, 10.2.3); None where it is absent or senseless."""
-    if text is None:
-        return None
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _sop_instance_uid(row: dict[str, Any]) -> str:

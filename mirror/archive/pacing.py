@@ -12,11 +12,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import anyio
@@ -28,6 +31,7 @@ from mirror.events import EventSink, LimitChanged
 from mirror.settings import ArchiveSettings
 
 T = TypeVar("T")
+Sleep = Callable[[float], Awaitable[None]]
 
 #: Statuses that speak of the server rather than of the thing that was asked for.
 _SERVER_TROUBLE = frozenset({502, 503, 504})
@@ -52,12 +56,19 @@ class PaceStatistics:
 class Pace:
     """The shared limits of all requests to one server. See the module's docstring."""
 
-    def __init__(self, settings: ArchiveSettings, sink: EventSink, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: ArchiveSettings,
+        sink: EventSink,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Sleep = anyio.sleep,
+    ) -> None:
         self._cap = settings.connections
         self._limiter = anyio.CapacityLimiter(min(_START, self._cap))
         self._interval = 1.0 / settings.rate if settings.rate else 0.0
         self._sink = sink
         self._clock = clock
+        self.sleep = sleep
         self._next_start = 0.0
         self._held_until = 0.0
         self._window_start = clock()
@@ -75,17 +86,17 @@ class Pace:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Wait for leave to send one request; the leave lasts until its body has been read."""
-        async with self._limiter:
-            await self._leave()
+        # Not on behalf of the task: a body that is an async generator may be ended by another one than began it.
+        borrower = object()
+        await self._limiter.acquire_on_behalf_of(borrower)
+        try:
+            # Again after each wait: a request may have been told to hold meanwhile, or another have taken this place.
+            while (wait := max(self._held_until, self._next_start) - self._clock()) > 0:
+                await self.sleep(wait)
             self._next_start = self._clock() + self._interval
             yield
-
-    async def _leave(self) -> None:
-        wait = max(self._held_until, self._next_start) - self._clock()
-        if wait > 0:
-            await anyio.sleep(wait)
-            # Another request may have been told to wait meanwhile, or may have taken this place.
-            await self._leave()
+        finally:
+            self._limiter.release_on_behalf_of(borrower)
 
     def good(self, size: int) -> None:
         """A request was answered; `size` is its body in bytes."""
@@ -131,7 +142,19 @@ class Pace:
             self._sink(LimitChanged(connections=limit, why=why))
 
 
-async def retrying(work: Callable[[int], Awaitable[T]], settings: ArchiveSettings) -> T:
+def seconds_of_retry_after(text: str | None, now: float) -> float | None:
+    """Seconds from `now` (since 1970) in either form of the header (RFC 9110, 10.2.3); None: absent or senseless."""
+    try:
+        seconds = float(text or "nan")
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(text or "").timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+async def retrying(work: Callable[[int], Awaitable[T]], settings: ArchiveSettings, sleep: Sleep = anyio.sleep) -> T:
     """Call `work(try_number)` until it succeeds, its error is not worth a try, or tries or time run out.
 
     The wait before another try is random between nothing and a window that doubles (full jitter), and at least what
@@ -145,19 +168,23 @@ async def retrying(work: Callable[[int], Awaitable[T]], settings: ArchiveSetting
         return max(jitter(state), min(asked, _LONGEST_HOLD) + random.uniform(0, settings.retry_wait) if asked else 0.0)
 
     tries = 0
+    seen = Counter[type[BaseException]]()
 
     def worth_a_try(error: BaseException) -> bool:
         if isinstance(error, BadAnswer):
-            return tries < _BAD_ANSWER_TRIES
-        if isinstance(error, ServerFault) and error.status not in _SERVER_TROUBLE:
-            return tries < _SERVER_FAULT_TRIES
-        return isinstance(error, ArchiveError) and error.fate is Fate.RETRY
+            most = _BAD_ANSWER_TRIES
+        elif isinstance(error, ServerFault) and error.status not in _SERVER_TROUBLE:
+            most = _SERVER_FAULT_TRIES
+        else:
+            return isinstance(error, ArchiveError) and error.fate is Fate.RETRY
+        seen[type(error)] += 1
+        return seen[type(error)] < most
 
     loop = AsyncRetrying(
         stop=stop_after_attempt(settings.attempts) | stop_before_delay(settings.deadline),
         wait=wait,
         retry=retry_if_exception(worth_a_try),
-        sleep=anyio.sleep,
+        sleep=sleep,
         reraise=True,
     )
     async for attempt in loop:
