@@ -18,7 +18,7 @@ import anyio
 
 from mirror.archive.client import ArchiveClient
 from mirror.archive.dialects import unknown_series_hint
-from mirror.errors import ArchiveError, BodyCut, ServerFault, SettingsError, Stalled, Unreachable
+from mirror.errors import ArchiveError, BodyCut, ServerFault, SettingsError, Stalled
 from mirror.events import CollectionCrawled, EventSink, Noticed, ScopeFound
 from mirror.layout import Layout
 from mirror.ledger import Ledger
@@ -82,7 +82,7 @@ class Crawler:
                     await self._crawl_collection(name, scope, crawled)
                     crawled.collections.append(name)
                 except ArchiveError as error:
-                    if isinstance(error, Unreachable) and self._client.is_silent_since(began):
+                    if self._client.is_down(error, began):
                         raise
                     errors.append(error)
                     crawled.failed.append(name)
@@ -205,7 +205,7 @@ class Crawler:
                 try:
                     await listed(uid)
                 except ArchiveError as error:
-                    if isinstance(error, Unreachable) and self._client.is_silent_since(began):
+                    if self._client.is_down(error, began):
                         raise
                     crawled.refused.append(uid)
                     self._notice(FindingKind.SERIES_REFUSED, str(error), series=uid)

@@ -167,6 +167,7 @@ class FindingKind(StrEnum):
 
     NOT_DICOM = "not-dicom"
     TRUNCATED = "truncated"
+    MALFORMED = "malformed"
     WRONG_INSTANCE = "wrong-instance"
     WRONG_SERIES = "wrong-series"
     OTHER_STUDY = "other-study"
@@ -186,7 +187,9 @@ class FindingKind(StrEnum):
 
 
 #: Findings that are told but do not make the bytes wrong.
-TOLERABLE = frozenset({FindingKind.OTHER_STUDY, FindingKind.OTHER_PATIENT, FindingKind.STALE_SERVER})
+TOLERABLE = frozenset(
+    {FindingKind.OTHER_STUDY, FindingKind.OTHER_PATIENT, FindingKind.MALFORMED, FindingKind.STALE_SERVER}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,10 +63,7 @@ async def sync(
         settings.archive.server, None if settings.archive.dialect == "auto" else settings.archive.dialect
     )
     run = _Run(root, scope, settings, server, token, sink, stop or anyio.Event())
-    try:
-        return await run.rehearse() if dry_run else await run.perform()
-    except BaseExceptionGroup as group:
-        raise _cause(group) from group
+    return await run.rehearse() if dry_run else await run.perform()
 
 
 class _Run:
@@ -98,11 +95,13 @@ class _Run:
 
     async def rehearse(self) -> RunReport:
         """Crawl and plan on a ledger that forgets; nothing is left of it but the report."""
-        with _ledger_to_rehearse(self._root) as ledger:
+        with _ledger_to_rehearse(self._root) as ledger, _one_error():
             layout = _layout_of(ledger, self._settings.sync.layout)
             self._begin()
             async with self._client() as client:
-                crawled = await self._crawler(client, ledger, layout).crawl(self._scope)
+                crawled = await self._crawl(client, ledger, layout)
+            if crawled is None:
+                return self._reporter.finish("interrupted", ExitCode.INTERRUPTED)
             await self._tell_plan(ledger, crawled, _free(self._root))
         return self._reporter.finish("planned", ExitCode.COMPLETE)
 
@@ -110,33 +109,44 @@ class _Run:
         """Crawl, plan, fetch, export, report."""
         with Ledger(self._root) as ledger:
             try:
-                layout = _layout_of(ledger, self._settings.sync.layout)
-                ledger.set_meta(server=self._server.base, dialect=self._server.dialect)
-                store = LocalStore(self._root, fsync=self._settings.sync.fsync)
-                await anyio.to_thread.run_sync(store.sweep)
-                self._begin()
-                async with self._client() as client:
-                    crawled = await self._crawler(client, ledger, layout).crawl(self._scope)
-                    await self._check_space(await self._tell_plan(ledger, crawled, store.free()), store.free())
-                    kit = Kit(
-                        client=client,
-                        ledger=ledger,
-                        store=store,
-                        layout=layout,
-                        settings=self._settings.sync,
-                        sink=self._emit,
-                        stop=self._stop,
-                    )
-                    await self._fetch(kit)
-                state, code = await self._judge(ledger, crawled)
-                if state != "interrupted":
-                    await self._export(ledger)
-                held = await ledger.run(ledger.bytes_held)
-                report = self._reporter.finish(state, code, bytes_held=held)
+                with _one_error():
+                    return await self._perform(ledger)
             except MirrorError as error:
-                write_report(self._root, self._reporter.finish("failed", error.exit_code, error=str(error)))
+                self._written("failed", error.exit_code, error=str(error))
                 raise
-            write_report(self._root, report)
+
+    async def _perform(self, ledger: Ledger) -> RunReport:
+        layout = _layout_of(ledger, self._settings.sync.layout)
+        ledger.set_meta(server=self._server.base, dialect=self._server.dialect)
+        store = LocalStore(self._root, fsync=self._settings.sync.fsync)
+        await anyio.to_thread.run_sync(store.sweep)
+        self._begin()
+        async with self._client() as client:
+            crawled = await self._crawl(client, ledger, layout)
+            if crawled is None:
+                return self._written("interrupted", ExitCode.INTERRUPTED)
+            self._check_space(await self._tell_plan(ledger, crawled, store.free()), store.free())
+            kit = Kit(
+                client=client,
+                ledger=ledger,
+                store=store,
+                layout=layout,
+                settings=self._settings.sync,
+                sink=self._emit,
+                stop=self._stop,
+            )
+            await self._fetch(kit)
+        state, code = await self._judge(ledger, crawled)
+        if state != "interrupted":
+            await self._export(ledger)
+        return self._written(state, code, bytes_held=await ledger.run(ledger.bytes_held))
+
+    def _written(
+        self, state: RunState, code: ExitCode, *, bytes_held: int | None = None, error: str | None = None
+    ) -> RunReport:
+        """The report of this run, which lies in .mirror/runs/ from now on."""
+        report = self._reporter.finish(state, code, bytes_held=bytes_held, error=error)
+        write_report(self._root, report)
         return report
 
     def _begin(self) -> None:
@@ -155,8 +165,20 @@ class _Run:
     def _client(self) -> ArchiveClient:
         return ArchiveClient(self._server, self._settings.archive, token=self._token, sink=self._emit)
 
-    def _crawler(self, client: ArchiveClient, ledger: Ledger, layout: Layout) -> Crawler:
-        return Crawler(client, ledger, layout, self._name, self._emit)
+    async def _crawl(self, client: ArchiveClient, ledger: Ledger, layout: Layout) -> Crawled | None:
+        """Crawl the scope; None when a stop came first. A crawl may be cut anywhere: the next one begins anew."""
+        crawled: Crawled | None = None
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                await self._stop.wait()
+                self._emit(Stopping())
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch)
+            crawled = await Crawler(client, ledger, layout, self._name, self._emit).crawl(self._scope)
+            tasks.cancel_scope.cancel()
+        return crawled
 
     async def _tell_plan(self, ledger: Ledger, crawled: Crawled, free: int | None) -> int:
         """Tell what is to be fetched; the bytes of it, as far as the archive says."""
@@ -189,7 +211,7 @@ class _Run:
         )
         return known
 
-    async def _check_space(self, needed: int, free: int) -> None:
+    def _check_space(self, needed: int, free: int) -> None:
         if needed + SPARE > free:
             raise StoreFull(
                 f"{self._root}: the plan needs {needed:,} bytes and {SPARE:,} to spare, {free:,} are free;"
@@ -303,8 +325,17 @@ def _free(root: Path) -> int | None:
     return None
 
 
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """Task groups raise groups; out of a run comes the one error that a person should read."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise _cause(group) from group
+
+
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error of a group that a person should read: a bug before an error of ours, the first of its kind."""
+    """A bug before an error of ours, and the first of its kind."""
     leaves: list[BaseException] = []
     pending: list[BaseException] = [group]
     while pending:

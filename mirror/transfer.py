@@ -21,7 +21,7 @@ import anyio.to_thread
 
 from mirror.archive.client import ArchiveClient
 from mirror.check import Checked, check_instance, check_series, digest_of, series_digest
-from mirror.errors import ArchiveError, NotFound, Refused, ServerFault, StoreFull, Unreachable
+from mirror.errors import ArchiveError, BadAnswer, NotFound, Refused, ServerFault, StoreFull
 from mirror.events import EventSink, InstanceFailed, InstancePublished, Noticed, SeriesDone
 from mirror.layout import Layout, number_names
 from mirror.ledger import Ledger, Todo
@@ -185,7 +185,7 @@ class Transport(Protocol):
 async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None:
     """Fetch one series and judge it. None when a stop came first: it stays open, and what came is kept.
 
-    Safe to repeat. Raises StoreError, LedgerError, and Unreachable when the archive is down; anything else that is
+    Safe to repeat. Raises StoreError, LedgerError, and the ArchiveError of an archive that is down; whatever else is
     wrong with the series is a finding of the outcome.
     """
     began = time.monotonic()
@@ -209,7 +209,7 @@ async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None
     except ArchiveError as error:
         await open_series.drained()
         await open_series.flush()
-        if isinstance(error, Unreachable) and kit.client.is_silent_since(began):
+        if kit.client.is_down(error, began):
             raise
         verdict, verified = Verdict((open_series.finding(FindingKind.SERIES_REFUSED, str(error)),)), ""
     return await _commit(open_series, verdict, verified if verdict.ok else "")
@@ -262,7 +262,7 @@ async def _archive_digest(kit: Kit, series_instance_uid: str) -> str | None:
     """getMD5Hierarchy of a series; None where the server has no such call or no digest."""
     try:
         return await kit.client.get_md5_hierarchy(SeriesInstanceUID=series_instance_uid)
-    except (NotFound, Refused, ServerFault):
+    except (NotFound, Refused, ServerFault, BadAnswer):
         return None
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from anyio.streams.memory import MemoryObjectSendStream
 
-from mirror.errors import ArchiveError, Unreachable
+from mirror.errors import ArchiveError, BadAnswer, NotFound, Refused, ServerFault
 from mirror.model import FindingKind, SeriesSize
-from mirror.transfer import OpenSeries
+from mirror.transfer import Kit, OpenSeries
 from mirror.transports.admission import Body, admit, receive, tell_opened
 
 #: Jobs are read from the ledger in pages of this many.
@@ -66,19 +66,22 @@ async def list_series(open_series: OpenSeries) -> None:
 
 
 async def fetch_instance(job: Job) -> None:
-    """Bring one instance into the tree, or note why not. Raises Unreachable when the archive is down.
+    """Bring one instance into the tree, or note why not. Raises the ArchiveError of an archive that is down.
 
-    Wrong bytes are asked for once more: a proxy's error page or a swapped body may be a matter of the moment.
+    Wrong bytes are asked for once more: a proxy's error page or a swapped body may be a matter of the moment. Then
+    the archive's own MD5, where it gives one, tells a body that was damaged on its way from one that is like that.
     """
     open_series, uid = job.open_series, job.sop_instance_uid
     kit, series = open_series.kit, open_series.todo.series
+
+    md5: str | None = None
 
     async def body(chunks: AsyncIterator[bytes], length: int | None) -> Body:
         return Body(
             part=await receive(kit.store, chunks),
             sop_instance_uid=uid,
             promised=length,
-            md5=None,
+            md5=md5,
             source=InstanceTransport.source,
             label=uid,
         )
@@ -89,13 +92,24 @@ async def fetch_instance(job: Job) -> None:
             open_series, await kit.client.get_single_image(series.series_instance_uid, uid, body), last_try=False
         )
         if wrong:
+            md5 = await _archive_md5(kit, uid)
             again = await kit.client.get_single_image(series.series_instance_uid, uid, body)
             wrong = await admit(open_series, again, last_try=True)
         if wrong:
             await open_series.lost(open_series.finding(wrong[0].kind, "; ".join(f.detail for f in wrong), uid))
     except ArchiveError as error:
-        if isinstance(error, Unreachable) and kit.client.is_silent_since(began):
+        if kit.client.is_down(error, began):
             raise
         await open_series.lost(open_series.finding(FindingKind.UNAVAILABLE, str(error), uid))
     finally:
         open_series.end_job()
+
+
+async def _archive_md5(kit: Kit, sop_instance_uid: str) -> str | None:
+    """getMD5HashForImage, where the server has it."""
+    if kit.client.server.dialect != "nbia":
+        return None
+    try:
+        return await kit.client.get_md5_hash_for_image(sop_instance_uid)
+    except (NotFound, Refused, ServerFault, BadAnswer):
+        return None
