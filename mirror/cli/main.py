@@ -121,7 +121,7 @@ def sync(
         typer.Option(
             metavar="NAME",
             rich_help_panel=_ARCHIVE,
-            help="uid (default), classic, descriptive, or a template. Fixed for the life of a mirror.",
+            help="uid (a new mirror's default), classic, descriptive, or a template. Fixed for a mirror's life.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -140,6 +140,7 @@ def sync(
 
     Run it again after an interruption: what is there and sound is not fetched again.
     """
+    from mirror import pipeline
     from mirror.cli.syncing import ScopeOptions, assemble_scope, sync_command
     from mirror.settings import load_settings
 
@@ -166,7 +167,8 @@ def sync(
         manifest=manifest,
     )
     scope = assemble_scope(given, settings.scope)
-    raise typer.Exit(sync_command(settings, scope, dry_run=dry_run, as_json=as_json, quiet=quiet))
+    code = sync_command(pipeline.sync, settings, scope, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,9 @@ from mirror.report import Reporter, RunReport, report_path, write_report
 from mirror.settings import ScopeSettings, Settings, read_token
 
 _TICK = 0.5
+
+#: mirror.pipeline.sync, or what stands in for it.
+Engine = Callable[..., Awaitable[RunReport]]
 
 NO_SCOPE = """nothing says which part of the archive to mirror. Give one of these:
   COLLECTION...    names of collections: tcia-mirror sync TCGA-LUAD CPTAC-LUAD --to ROOT
@@ -90,13 +93,13 @@ def _read_manifest(file: Path) -> tuple[str, ...]:
     return tuple(read_series_uids(text, str(file)))
 
 
-def sync_command(settings: Settings, scope: Scope, *, dry_run: bool, as_json: bool, quiet: bool) -> int:
-    """Run the sync and tell about it; returns the exit code. An error of the run is raised after its report is out."""
+def sync_command(engine: Engine, settings: Settings, scope: Scope, *, dry_run: bool, as_json: bool, quiet: bool) -> int:
+    """Run `engine` and tell about it; returns the exit code. An error of the run is raised after its report is out."""
     if not settings.to:
         raise SettingsError("nothing says where the mirror is: give --to ROOT, TCIA_MIRROR_TO or `to` in --config")
     token = read_token(settings.archive, os.environ)
     plan = Plan()
-    run = _Run(Path(settings.to), scope, settings, _display(as_json, quiet), plan, dry_run)
+    run = _Run(engine, Path(settings.to), scope, settings, _display(as_json, quiet), plan, dry_run)
     with run.display:
         report = anyio.run(run.main, token)
     run.display.close(report)
@@ -124,6 +127,7 @@ def _display(as_json: bool, quiet: bool) -> Display:
 class _Run:
     """One sync under this command's signals: the first asks it to stop, the second ends it."""
 
+    engine: Engine
     root: Path
     scope: Scope
     settings: Settings
@@ -145,15 +149,13 @@ class _Run:
             self.plan(event)
 
     async def main(self, token: str | None) -> RunReport:
-        from mirror.pipeline import sync
-
         stop = anyio.Event()
         report: RunReport | None = None
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._watch, stop, tasks.cancel_scope)
             tasks.start_soon(self._tick)
             try:
-                report = await sync(
+                report = await self.engine(
                     self.root, self.scope, self.settings, token=token, sink=self.sink, stop=stop, dry_run=self.dry_run
                 )
             except Exception as error:  # to be raised again when the display has ended

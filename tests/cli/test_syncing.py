@@ -5,36 +5,29 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import anyio
 import pytest
 
-from mirror.cli.syncing import sync_command
+from mirror.cli.syncing import Engine, sync_command
 from mirror.errors import ExitCode, Locked, SettingsError, Unreachable
 from mirror.events import CollectionPlanned, EventSink, Noticed, Planned, RunStarted
 from mirror.model import Finding, FindingKind, Scope
-from mirror.report import Reporter, RunReport, RunState
+from mirror.report import Reporter, RunState
 from mirror.settings import Settings
 
-Engine = Callable[..., Awaitable[RunReport]]
 SCOPE = Scope(collections=("A",))
 
 
 @pytest.fixture
-def command(monkeypatch, tmp_path):
+def command(tmp_path):
     """The sync command with an engine of the test's own."""
 
     def command(engine: Engine, **options: Any) -> int:
-        module = ModuleType("mirror.sync")
-        module.sync = engine
-        monkeypatch.setitem(sys.modules, "mirror.sync", module)
         asked = {"dry_run": False, "as_json": False, "quiet": False} | options
-        return sync_command(Settings(to=str(tmp_path)), SCOPE, **asked)
+        return sync_command(engine, Settings(to=str(tmp_path)), SCOPE, **asked)
 
     return command
 
@@ -192,4 +185,4 @@ def test_a_dry_run_prints_the_plan(command, capsys):
 
 def test_a_run_needs_a_folder():
     with pytest.raises(SettingsError, match="--to ROOT"):
-        sync_command(Settings(), SCOPE, dry_run=False, as_json=False, quiet=False)
+        sync_command(ends("complete", ExitCode.COMPLETE), Settings(), SCOPE, dry_run=False, as_json=False, quiet=False)

@@ -67,7 +67,7 @@ def test_variables_are_read_by_the_type_of_their_key():
         "TCIA_MIRROR_ARCHIVE_RATE": "2.5",
         "TCIA_MIRROR_ARCHIVE_ATTEMPTS": " 7 ",
         "TCIA_MIRROR_SYNC_FSYNC": "false",
-        "TCIA_MIRROR_SYNC_LAYOUT": "",
+        "TCIA_MIRROR_SYNC_OPEN_SERIES": "",
         "TCIA_MIRROR_SYNC_TRANSPORT": "zip",
         "TCIA_MIRROR_SCOPE_MODALITIES": "CT, MR,",
         "TCIA_MIRROR_SCOPE_ALL": "true",
@@ -79,7 +79,7 @@ def test_variables_are_read_by_the_type_of_their_key():
     settings = load_settings(None, environ, {})
     assert settings.to == "/data"
     assert (settings.archive.rate, settings.archive.attempts) == (2.5, 7)
-    assert (settings.sync.fsync, settings.sync.layout, settings.sync.transport) == (False, "uid", "zip")
+    assert (settings.sync.fsync, settings.sync.open_series, settings.sync.transport) == (False, 8, "zip")
     assert (settings.scope.modalities, settings.scope.all) == (("CT", "MR"), True)
     assert "secret" not in repr(settings)
 
