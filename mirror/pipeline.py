@@ -14,7 +14,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -24,7 +24,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mirror.archive.client import ArchiveClient
 from mirror.archive.dialects import Server, find_server
 from mirror.crawl import Crawled, Crawler, describe
-from mirror.errors import ExitCode, MirrorError, SettingsError, StoreFull
+from mirror.errors import ExitCode, MirrorError, SettingsError, StoreError, StoreFull
 from mirror.events import CollectionPlanned, Event, EventSink, Exported, Noticed, Planned, RunStarted, Stopping, ignore
 from mirror.export import export_standard
 from mirror.layout import Layout
@@ -112,7 +112,9 @@ class _Run:
                 with _one_error():
                     return await self._perform(ledger)
             except MirrorError as error:
-                self._written("failed", error.exit_code, error=str(error))
+                # A full disk takes no report either: the error itself is what must come out.
+                with suppress(StoreError):
+                    self._written("failed", error.exit_code, error=str(error))
                 raise
 
     async def _perform(self, ledger: Ledger) -> RunReport:

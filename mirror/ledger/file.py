@@ -1,0 +1,96 @@
+"""The ledger's file, open for writing: one connection, one thread at a time, one lock per mirror, and transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from mirror.ledger.connection import connect, sqlite_errors
+from mirror.ledger.lock import take_lock
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class LedgerFile:
+    """One mirror's ledger, held by one writer. Use as a context manager.
+
+    With `rehearse`, everything that is written is undone by `close`: how a plan is made without being kept.
+    """
+
+    def __init__(self, root: Path, *, rehearse: bool = False) -> None:
+        self.path = root / ".mirror" / "ledger.sqlite"
+        self._rehearse = rehearse
+        self._limiter = anyio.CapacityLimiter(1)
+        self._lock = take_lock(root)
+        try:
+            self._db = connect(self.path)
+            if rehearse:
+                self._db.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file and let go of the lock. Safe to repeat."""
+        # An open transaction, a rehearsal's, is rolled back by closing.
+        self._db.close()
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a method of this ledger in a thread, after those already waiting. Not cut short by cancellation."""
+        return await anyio.to_thread.run_sync(lambda: work(*args, **kwargs), limiter=self._limiter)
+
+    @contextmanager
+    def transaction(self, *, changes: bool = False) -> Iterator[sqlite3.Connection]:
+        """Everything that the block writes, or nothing. `changes`: what is held is another, a manifest is stale."""
+        # Inside a rehearsal, which is one transaction that is never committed, a step is a savepoint.
+        begin, commit, undo = (
+            ("SAVEPOINT step", "RELEASE step", "ROLLBACK TO step")
+            if self._rehearse
+            else ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+        )
+        with sqlite_errors(self.path):
+            self._db.execute(begin)
+            try:
+                yield self._db
+                if changes:
+                    self._db.execute(
+                        "INSERT INTO meta VALUES ('changes', '1')"
+                        " ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
+                    )
+            except BaseException:
+                self._db.execute(undo)
+                raise
+            self._db.execute(commit)
+
+    def query(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
+        """All rows of a question; `args` are its values, or one mapping of them."""
+        with sqlite_errors(self.path):
+            return self._db.execute(sql, args[0] if args and isinstance(args[0], dict) else args).fetchall()
+
+    # Facts about the mirror
+
+    def meta(self, key: str) -> str | None:
+        """A fact about the mirror itself, or None."""
+        rows = self.query("SELECT value FROM meta WHERE key = ?", key)
+        return rows[0][0] if rows else None
+
+    def set_meta(self, **facts: str) -> None:
+        """Write facts about the mirror itself."""
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", facts.items()
+            )
