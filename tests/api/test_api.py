@@ -1,0 +1,78 @@
+"""The public functions, as a program and as a notebook call them."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakes.archive import FakeArchive
+
+import mirror
+
+
+@pytest.mark.asyncio
+async def test_sync_status_manifest_and_query_in_a_running_loop(archive: FakeArchive, tmp_path: Path) -> None:
+    root = tmp_path / "mirror"
+    report = await mirror.sync("lung-alpha", to=root, server=archive.url("nbia"))
+    assert (report.state, report.exit_code) == ("complete", mirror.ExitCode.COMPLETE)
+
+    (held,) = await mirror.status(root)
+    assert held.collection == "Lung-Alpha"
+    assert held.series == held.complete == report.series.complete
+
+    rows = list(mirror.read_manifest(root))
+    assert len(rows) == held.instances == report.instances.fetched
+    assert all((root / row.path).stat().st_size == row.bytes for row in rows)
+
+    patients = await mirror.query("getPatient", {"Collection": "Lung-Alpha"}, server=archive.url("tcia"))
+    assert {row["PatientID"] for row in patients} == {row.patient_id for row in rows}
+
+
+@pytest.mark.asyncio
+async def test_run_works_inside_a_running_loop(archive: FakeArchive) -> None:
+    # As in a notebook: the loop runs, and a plain call is made. The archive needs the loop meanwhile.
+    asked = mirror.query("getCollectionValues", server=archive.url())
+    rows = await asyncio.to_thread(mirror.run, asked)
+    assert [row["Collection"] for row in rows] == ["Brain Beta", "Lung-Alpha"]
+
+    async def answer() -> int:
+        return 42
+
+    assert mirror.run(answer()) == 42
+
+
+def test_run_works_in_plain_code() -> None:
+    async def answer() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    assert mirror.run(answer()) == "done"
+
+
+@pytest.mark.asyncio
+async def test_a_dry_run_leaves_no_trace(archive: FakeArchive, tmp_path: Path) -> None:
+    report = await mirror.sync(all=True, to=tmp_path / "mirror", server=archive.url(), dry_run=True)
+    assert report.state == "planned"
+    assert report.series.planned == 7
+    assert not (tmp_path / "mirror").exists()
+
+
+@pytest.mark.asyncio
+async def test_what_is_wrong_is_said(archive: FakeArchive, tmp_path: Path) -> None:
+    with pytest.raises(mirror.SettingsError, match="scope is empty"):
+        await mirror.sync(to=tmp_path / "m", server=archive.url())
+    with pytest.raises(mirror.SettingsError, match="no mirror here"):
+        await mirror.status(tmp_path / "m")
+    with pytest.raises(mirror.SettingsError, match="no manifest here"):
+        list(mirror.read_manifest(tmp_path / "m"))
+    with pytest.raises(mirror.SettingsError, match="answers no rows"):
+        await mirror.query("getImage", {"SeriesInstanceUID": "1.2"}, server=archive.url())
+
+
+def test_importing_the_package_is_cheap() -> None:
+    heavy = "{'aiohttp', 'pydicom', 'rich', 'typer', 'ijson'} & set(sys.modules)"
+    code = f"import sys, mirror; print(sorted({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
