@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 import anyio.to_thread
@@ -17,11 +19,13 @@ import ijson
 import msgspec
 
 from mirror.archive.endpoints import DialectName
-from mirror.errors import ArchiveError, BadAnswer
+from mirror.errors import ArchiveError, BadAnswer, store_errors
 
 T = TypeVar("T")
 
 _IN_MEMORY = 4 * 1024 * 1024
+#: How much of a body's two ends is looked at.
+_END = 200
 _MD5 = re.compile(rb"[0-9a-f]{32}")
 
 
@@ -54,43 +58,59 @@ class Rows(Generic[T]):
 async def spool_rows(chunks: AsyncIterator[bytes], dialect: DialectName, asked: str) -> Iterator[dict[str, Any]]:
     """Read a JSON body to its end; the rows come from the returned iterator.
 
-    An empty body means no rows in the nbia dialect only. Raises BadAnswer for a body that is no JSON array.
+    An empty body means no rows in the nbia dialect only. Raises BadAnswer for a body that is no JSON array; what is
+    wrong in the middle of a large one shows only when its rows are read.
     """
     body = bytearray()
-    file: IO[bytes] | None = None
     async for chunk in chunks:
-        if file is None:
-            body += chunk
-            if len(body) > _IN_MEMORY:
-                file = tempfile.TemporaryFile(prefix="tcia-mirror-")  # noqa: SIM115 - closed by who reads its rows
-                _check_start(body, asked)
-                await anyio.to_thread.run_sync(file.write, bytes(body))
-                body.clear()
-        else:
-            await anyio.to_thread.run_sync(file.write, chunk)
-    if file is not None:
-        file.seek(0)
-        return _rows_of_file(file)
+        body += chunk
+        if len(body) > _IN_MEMORY:
+            with store_errors(Path(tempfile.gettempdir())):
+                return await _spool_to_file(bytes(body), chunks, asked)
     if not body.strip():
         if dialect == "nbia":
             return iter(())
         raise BadAnswer("the body is empty where JSON is due", asked=asked)
-    _check_start(body, asked)
+    _check_start(bytes(body), b"[{", asked)
     try:
         decoded = msgspec.json.decode(body, type=list[dict[str, Any]] | dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadAnswer(f"the answer is not a JSON array of objects: {error}", asked=asked) from error
     return iter(decoded if isinstance(decoded, list) else [decoded])
 
 
+async def _spool_to_file(body: bytes, chunks: AsyncIterator[bytes], asked: str) -> Iterator[dict[str, Any]]:
+    """The rows of a large body whose first part is `body`."""
+    _check_start(body, b"[", asked)
+    with ExitStack() as opened:
+        file = opened.enter_context(tempfile.TemporaryFile(prefix="tcia-mirror-"))
+        await anyio.to_thread.run_sync(file.write, body)
+        end = body[-_END:]
+        async for chunk in chunks:
+            await anyio.to_thread.run_sync(file.write, chunk)
+            end = (end + chunk)[-_END:]
+        if not end.rstrip().endswith(b"]"):
+            raise BadAnswer(f"the answer is not whole; it ends with {end[-60:]!r}", asked=asked)
+        file.seek(0)
+        rows = _rows_of_file(file)
+        next(rows)
+        opened.pop_all()
+    return rows
+
+
 def _rows_of_file(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The rows, behind a first that is none: a generator that has begun closes its file even if nobody reads on."""
     with file:
-        yield from ijson.items(file, "item", use_float=True)
+        yield {}
+        for row in ijson.items(file, "item", use_float=True):
+            if not isinstance(row, dict):
+                raise BadAnswer(f"the answer is not a JSON array of objects: it has {str(row)[:60]!r}")
+            yield row
 
 
-def _check_start(body: bytearray, asked: str) -> None:
-    start = bytes(body[:200]).lstrip()
-    if start[:1] not in (b"[", b"{"):
+def _check_start(body: bytes, due: bytes, asked: str) -> None:
+    start = body[:_END].lstrip()
+    if start[:1] not in due:
         raise BadAnswer(f"the answer is not JSON; it begins with {start[:60]!r}", asked=asked)
 
 
