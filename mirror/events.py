@@ -117,6 +117,13 @@ class BytesReceived(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestStarted(Event):
+    """A request was given leave and goes out; a RequestDone follows, however it ends."""
+
+    call: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestDone(Event):
     """A request ended; `retried` when this was not its first try, `error` names the failure's class."""
 

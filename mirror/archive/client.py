@@ -32,7 +32,7 @@ from mirror.errors import (
     Stalled,
     Unreachable,
 )
-from mirror.events import BytesReceived, EventSink, RequestDone, ignore
+from mirror.events import BytesReceived, EventSink, RequestDone, RequestStarted, ignore
 from mirror.model import Patient, Series, SeriesSize, Study
 from mirror.settings import ArchiveSettings
 
@@ -287,11 +287,12 @@ class ArchiveClient:
         headers = dict(self._headers)
         if endpoint.answer in (Answer.ZIP, Answer.DICOM):
             headers["Accept-Encoding"] = "identity"
-        began = time.monotonic()
         failure: ArchiveError | None = None
         size = 0
-        try:
-            async with self.pace.slot():
+        async with self.pace.slot():
+            began = time.monotonic()
+            self._sink(RequestStarted(call=endpoint.name))
+            try:
                 with _mapped(asked, self.server):
                     response = await self._session.request(
                         endpoint.method,
@@ -306,21 +307,21 @@ class ArchiveClient:
                         raise await self._refusal(endpoint, response, asked)
                     yield response, asked
                     size = response.content.total_bytes
-            self.pace.good(size)
-        except ArchiveError as error:
-            failure = error
-            self.pace.trouble(error)
-            raise
-        finally:
-            self._sink(
-                RequestDone(
-                    call=endpoint.name,
-                    seconds=time.monotonic() - began,
-                    bytes=size,
-                    retried=number > 1,
-                    error=type(failure).__name__ if failure else None,
+                self.pace.good(size)
+            except ArchiveError as error:
+                failure = error
+                self.pace.trouble(error)
+                raise
+            finally:
+                self._sink(
+                    RequestDone(
+                        call=endpoint.name,
+                        seconds=time.monotonic() - began,
+                        bytes=size,
+                        retried=number > 1,
+                        error=type(failure).__name__ if failure else None,
+                    )
                 )
-            )
 
     async def _refusal(self, endpoint: Endpoint, response: aiohttp.ClientResponse, asked: str) -> ArchiveError:
         async with aclosing(self._chunks(response, asked)) as chunks:

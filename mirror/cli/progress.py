@@ -217,6 +217,7 @@ class JsonLines(Silent):
             "bytes": {"done": tally.bytes_done, "total": tally.bytes, "per_second": round(tally.rate())},
             "requests": {"total": tally.requests, "retried": tally.retried},
             "connections": tally.connections,
+            "in_flight": tally.in_flight,
             "seconds_left": None if eta is None else round(eta),
         }
         self._write("progress", standing)

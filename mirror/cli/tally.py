@@ -16,6 +16,7 @@ from mirror.events import (
     Noticed,
     Planned,
     RequestDone,
+    RequestStarted,
     RunStarted,
     ScopeFound,
     SeriesDone,
@@ -34,6 +35,7 @@ class Tally:
 
     run: str = ""
     connections: int = 0
+    in_flight: int = 0
     collections: int | None = None
     collections_crawled: int = 0
     series_found: int = 0
@@ -61,7 +63,10 @@ class Tally:
         match event:
             case BytesReceived(count=number):
                 self.bytes_received += number
+            case RequestStarted():
+                self.in_flight += 1
             case RequestDone(retried=retried):
+                self.in_flight -= 1
                 self.requests += 1
                 self.retried += retried
             case InstancePublished(bytes=number):
@@ -136,7 +141,7 @@ class Tally:
         words = [f"{size(self.rate())}/s"]
         if (eta := self.eta()) is not None:
             words.append(f"{duration(eta)} left")
-        words.append(f"up to {self.connections} connections")
+        words.append(f"{max(0, self.in_flight)} of {self.connections} connections in use")
         if self.retried:
             words.append(f"{count(self.retried)} of {count(self.requests)} requests retried")
         if self.findings:
