@@ -23,6 +23,7 @@ from mirror.events import (
     Noticed,
     Planned,
     RequestDone,
+    RequestStarted,
     RunStarted,
     ScopeFound,
     SeriesDone,
@@ -47,7 +48,9 @@ DONE = SeriesDone(
     )
 )
 EVERYTHING: list[Event] = [
-    STARTED, ScopeFound(collections=2), RequestDone(call="getSeries", seconds=1, bytes=50), BytesReceived(count=50),
+    STARTED, ScopeFound(collections=2), RequestStarted(call="getSeries"),
+    RequestDone(call="getSeries", seconds=1, bytes=50), BytesReceived(count=50),
+    RequestStarted(call="getSingleImage"), RequestStarted(call="getSingleImage"),
     CRAWLED, CollectionPlanned(collection="A", new=2, kept=1, objects=40, bytes=4_000_000), PLANNED,
     LimitChanged(connections=4, why="status 429"),
     SeriesOpened(series_instance_uid="s", collection="A", listed=10, to_fetch=10),
@@ -108,6 +111,7 @@ def test_a_line_says_where_the_run_stands_when_the_last_is_old_enough():
     display = Lines(stream, every=5.0, clock=clock)
     for event in (ScopeFound(collections=2), LimitChanged(connections=8, why="start")):
         display(event)
+    display(RequestStarted(call="getSeries"))
     display(RequestDone(call="getSeries", seconds=1, bytes=50))
     display.tick()
     clock.now += 4.9
@@ -116,19 +120,20 @@ def test_a_line_says_where_the_run_stands_when_the_last_is_old_enough():
     clock.now += 0.1
     display.tick()
     display.tick()
-    assert stream.getvalue() == ("crawling: 0 of 2 collections, 0 series, 1 requests, 0 B/s, up to 8 connections\n")
+    assert stream.getvalue() == ("crawling: 0 of 2 collections, 0 series, 1 requests, 0 B/s, 0 of 8 connections in use\n")
     display(CRAWLED)
     display(PLANNED)
     for _ in range(10):
         display(BytesReceived(count=100_000))
         display(PUBLISHED)
     display(DONE)
+    display(RequestStarted(call="getSingleImage"))
     display(RequestDone(call="getSingleImage", seconds=1, bytes=50, retried=True))
     display(Stopping())
     clock.now += 5.0
     display.tick()
     assert stream.getvalue().splitlines()[-1] == (
-        "fetching: 1 of 4 series, 10 of 40 objects, 1.0 MB of 4.0 MB, 100.0 kB/s, 30 s left, up to 8 connections,"
+        "fetching: 1 of 4 series, 10 of 40 objects, 1.0 MB of 4.0 MB, 100.0 kB/s, 30 s left, 0 of 8 connections in use,"
         " 1 of 2 requests retried, stopping"
     )
 
@@ -229,7 +234,7 @@ def test_the_bars_show_how_far_each_thing_is():
     assert "1 of 4" in shown
     assert "2 of 40" in shown
     assert "300.0 kB of 4.0 MB" in shown
-    assert "150.0 kB/s, 24 s left, up to 4 connections, 1 of 2 requests retried, 2 findings" in shown
+    assert "150.0 kB/s, 24 s left, 1 of 4 connections in use, 1 of 2 requests retried, 2 findings" in shown
 
 
 def test_the_bars_leave_the_terminal_as_it_was():
