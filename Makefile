@@ -1,0 +1,41 @@
+# make demo     install into .venv and show it all on a small archive of its own
+# make test     install with the test tools and run every check
+# make format   put the code in shape      make readme   write README's tables anew      make clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test format readme clean
+
+demo: $(VENV)/.installed
+	$(BIN)/tcia-mirror demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest --cov
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+readme: $(VENV)/.installed-test
+	$(BIN)/python tests/house/readme_tables.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* dist build
+
+# Editable: an edit of the code needs no new installation, an edit of pyproject.toml makes one.
+$(VENV)/.installed: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
