@@ -40,7 +40,8 @@ from mirror.errors import (
 NBIA_PREFIX = "/nbia-api/services/v4/"
 TCIA_PREFIX = "/services/v4/TCIA/query/"
 
-_MISSING_PARAMETER_TCIA = 471
+#: Statuses that speak of who asks, not of what is asked for.
+_NOT_ALLOWED = frozenset({401, 403})
 _DAY_FIRST_MONTH = re.compile(r"(\d\d)-(\d\d)-(\d{4})")
 _ISO_DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T].*)?")
 _ELSEWHERE = (
@@ -82,16 +83,22 @@ def find_server(text: str, dialect: DialectName | None = None) -> Server:
     """The server that a name of KNOWN_SERVERS or a base URL means.
 
     The dialect is told from the URL's path; a bare host is taken for nbia unless `dialect` says otherwise.
-    Raises SettingsError for anything that is neither.
+    Raises SettingsError for anything that is neither, and for a URL with credentials, which it does not repeat.
     """
-    if text in KNOWN_SERVERS:
-        known = KNOWN_SERVERS[text]
+    text = text.strip()
+    if known := KNOWN_SERVERS.get(text.lower()):
         if dialect is not None and dialect != known.dialect:
             raise SettingsError(f"server {text!r} speaks the {known.dialect} dialect, not {dialect}")
         return known
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
-        near = difflib.get_close_matches(text, KNOWN_SERVERS, n=1)
+    if "@" in text:
+        raise SettingsError("server: give the URL without user and password; a token goes into archive.token_file")
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        near = difflib.get_close_matches(text.lower(), KNOWN_SERVERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SettingsError(
             f"server: {text!r} is neither a base URL (http://... or https://...) nor one of"
@@ -105,16 +112,18 @@ def find_server(text: str, dialect: DialectName | None = None) -> Server:
     elif path.lower().endswith("/tcia"):
         path += "/query"
     told: DialectName = "tcia" if path.lower().endswith("/query") else "nbia"
-    return Server(f"{parts.scheme}://{parts.netloc}{path}/", dialect or told)
+    server = Server(f"{parts.scheme}://{parts.netloc}{path}/", dialect or told)
+    return next((k for k in KNOWN_SERVERS.values() if (k.base, k.dialect) == (server.base, server.dialect)), server)
 
 
 def find_endpoint(call: str) -> Endpoint:
     """The endpoint of that name, in any dialect's spelling; SettingsError names the nearest where there is none."""
     for endpoint in ENDPOINTS.values():
-        if call == endpoint.name or call in (endpoint.nbia, endpoint.tcia):
+        paths = (path for path in (endpoint.nbia, endpoint.tcia) if path is not None)
+        if call in (endpoint.name, *(path.rpartition("/")[2] for path in paths)):
             return endpoint
     near = difflib.get_close_matches(call, ENDPOINTS, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "."
     raise SettingsError(f"unknown call {call!r}{hint} The calls are: {', '.join(ENDPOINTS)}")
 
 
@@ -216,8 +225,9 @@ def error_of(
         return Throttled(f"status {status}: {said or 'too many requests'}", asked=asked, retry_after=retry_after)
     if status == 404:
         return NotFound(f"status 404: {said or 'not found'}", asked=asked)
-    if status == _MISSING_PARAMETER_TCIA or 400 <= status < 500:
-        hint = f"; {_ELSEWHERE}" if any(p.name == "SeriesInstanceUID" for p in endpoint.params) else ""
+    if 400 <= status < 500:
+        of_a_series = any(p.name == "SeriesInstanceUID" for p in endpoint.params)
+        hint = f"; {_ELSEWHERE}" if of_a_series and status not in _NOT_ALLOWED else ""
         return Refused(f"status {status}: {said or 'refused'}{hint}", asked=asked)
     return ServerFault(f"status {status}: {said or 'server fault'}", asked=asked, status=status)
 
@@ -235,5 +245,6 @@ def _words_of(body: bytes, limit: int = 300) -> str:
     except ValueError:
         told = None
     if isinstance(told, dict):
-        text = "; ".join(str(told[k]) for k in ("errorDescription", "detailedMessage", "errorMessage") if k in told)
+        words = [str(told[k]) for k in ("errorDescription", "detailedMessage", "errorMessage") if k in told]
+        text = "; ".join(words) or text
     return " ".join(text.split())[:limit]
