@@ -91,10 +91,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesSize:
-    """The row of getSeriesSize: bytes and number of the series' DICOM files."""
+    """The row of getSeriesSize: bytes (None: the archive does not say) and number of the series' DICOM files."""
 
-    total_size_in_bytes: int | None
     object_count: int
+    total_size_in_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
