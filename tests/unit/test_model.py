@@ -75,7 +75,7 @@ def test_words_are_an_interface():
     assert [s.value for s in SeriesState] == ["planned", "open", "complete", "incomplete", "quarantined"]
     assert [s.value for s in model.Why] == ["new", "changed", "unfinished", "unchanged"]
     assert [k.value for k in FindingKind] == [
-        "not-dicom", "truncated", "malformed", "wrong-instance", "wrong-series", "other-study", "other-patient", "md5-differs",
-        "digest-differs", "unavailable", "count-differs", "size-differs", "size-unknown", "instances-missing",
+        "not-dicom", "truncated", "malformed", "wrong-instance", "wrong-series", "other-study", "other-patient",
+        "md5-differs", "digest-differs", "unavailable", "count-differs", "size-differs", "size-unknown", "instances-missing",
         "duplicate-instance", "unlisted-instance", "series-refused", "crawl-failed", "stale-server",
     ]  # fmt: skip
