@@ -120,7 +120,9 @@ def test_a_line_says_where_the_run_stands_when_the_last_is_old_enough():
     clock.now += 0.1
     display.tick()
     display.tick()
-    assert stream.getvalue() == ("crawling: 0 of 2 collections, 0 series, 1 requests, 0 B/s, 0 of 8 connections in use\n")
+    assert stream.getvalue() == (
+        "crawling: 0 of 2 collections, 0 series, 1 requests, 0 B/s, 0 of 8 connections in use\n"
+    )
     display(CRAWLED)
     display(PLANNED)
     for _ in range(10):
