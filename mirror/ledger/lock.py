@@ -9,28 +9,31 @@ import fcntl
 import os
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from mirror.errors import Locked, store_errors
 
 
-def take_lock(root: Path) -> IO[str]:
-    """Hold <root>/.mirror/lock until it is closed or the process ends. Raises Locked with the holder's words."""
+def take_lock(root: Path) -> BinaryIO:
+    """Hold <root>/.mirror/lock until it is closed or the process ends.
+
+    Raises Locked with the holder's words, and StoreError where there can be no such file or no lock on it.
+    """
     path = root / ".mirror" / "lock"
-    with store_errors(path):
+    with store_errors(path), ExitStack() as opened:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read().strip() or "an unknown process"
-        file.close()
-        raise Locked(f"{root}: held by {holder}; wait for it to end, or stop it") from error
-    file.seek(0)
-    file.truncate()
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
-    file.flush()
+        # Unbuffered: words that the disk does not take fail here, not when the file is closed.
+        file = opened.enter_context(path.open("a+b", buffering=0))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().decode("utf-8", "replace").strip() or "an unknown process"
+            raise Locked(f"{root}: held by {holder}; wait for it to end, or stop it") from error
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
+        opened.pop_all()
     return file
