@@ -19,13 +19,19 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     with sqlite_errors(path):
         if read_only:
             db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
-            check_version(db, str(path))
-            return db
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA foreign_keys = ON")
-        migrate(db, str(path))
+        else:
+            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            if read_only:
+                check_version(db, str(path))
+            else:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")
+                db.execute("PRAGMA foreign_keys = ON")
+                migrate(db, str(path))
+        except BaseException:
+            db.close()
+            raise
         return db
 
 

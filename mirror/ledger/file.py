@@ -72,7 +72,9 @@ class LedgerFile:
                         " ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
                     )
             except BaseException:
-                self._db.execute(undo)
+                # A full disk, among others, has made SQLite undo it already.
+                if self._db.in_transaction:
+                    self._db.execute(undo)
                 raise
             self._db.execute(commit)
 

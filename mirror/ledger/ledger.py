@@ -192,9 +192,8 @@ class Ledger(Planning):
                 "UPDATE series SET state = ?, findings = ?, judged_at = ?, planned_by = NULL WHERE id = ?",
                 (state, json.dumps([str(f) for f in findings]), int(time.time()), series),
             )
-            if verified:
-                db.execute(
-                    "UPDATE instances SET verified = verified || ',' || :how WHERE series = :series"
-                    " AND name IS NOT NULL AND instr(',' || verified || ',', ',' || :how || ',') = 0",
-                    {"how": verified, "series": series},
-                )
+            db.executemany(
+                "UPDATE instances SET verified = verified || ',' || :how WHERE series = :series"
+                " AND name IS NOT NULL AND instr(',' || verified || ',', ',' || :how || ',') = 0",
+                [{"how": word, "series": series} for word in verified.split(",") if word],
+            )
