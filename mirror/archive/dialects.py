@@ -42,6 +42,8 @@ TCIA_PREFIX = "/services/v4/TCIA/query/"
 
 #: Statuses that speak of who asks, not of what is asked for.
 _NOT_ALLOWED = frozenset({401, 403})
+#: No count and no size is larger, and no ledger holds larger numbers.
+_LARGEST = 2**63 - 1
 _DAY_FIRST_MONTH = re.compile(r"(\d\d)-(\d\d)-(\d{4})")
 _ISO_DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T].*)?")
 _ELSEWHERE = (
@@ -183,6 +185,8 @@ def _decode_value(name: str, value: Any) -> Any:
         try:
             number = float(value)
             whole = int(number) if isinstance(value, float) or "." in str(value) else int(value)
+            if field.kind is Kind.INTEGER and abs(whole) > _LARGEST:
+                raise OverflowError
         except (TypeError, ValueError, OverflowError) as error:
             raise BadAnswer(f"{name} is {value!r}, which is not a number") from error
         return whole if field.kind is Kind.INTEGER or whole == number else number

@@ -263,6 +263,7 @@ def test_both_spellings_become_one_row():
         ("TotalSizeInBytes", "149149266.000000", 149149266),
         ("TotalSizeInBytes", "9007199254740993", 9007199254740993),
         ("ImageCount", 57.0, 57),
+        ("FileSize", 2**63 - 1, 2**63 - 1),
         ("ImageCount", " ", None),
         ("PatientID", 1215936303, "1215936303"),
         ("PatientID", "0071", "0071"),
@@ -280,7 +281,7 @@ def test_a_null_is_left_out():
     assert decode_row({"Modality": None, "Unheard": None, "Collection": "A"}) == {"Collection": "A"}
 
 
-@pytest.mark.parametrize("value", ["many", "1e3", [], {}, "nan", "1.2.3", "inf", 1e400])
+@pytest.mark.parametrize("value", ["many", "1e3", [], {}, "nan", "1.2.3", "inf", 1e400, 2**63, "9" * 30])
 def test_a_number_that_is_none_is_a_bad_answer(value: object):
     with pytest.raises(BadAnswer, match=r"ImageCount is .*, which is not a number"):
         decode_row({"ImageCount": value})
