@@ -126,9 +126,10 @@ class OpenSeries:
         held = await self.kit.ledger.run(self.kit.ledger.is_held, self.todo.id, sop_instance_uid)
         return held[1] if held else None
 
-    def begin_round_two(self) -> None:
+    async def begin_round_two(self) -> None:
         """List and fetch once more; what was serious in the first round may be mended by it."""
         self.round = 2
+        self.listing = await self.kit.ledger.run(self.kit.ledger.open_series, self.todo.id)
         self.noticed = [finding for finding in self.noticed if finding.kind in TOLERABLE]
 
     def begin_job(self) -> None:

@@ -39,13 +39,13 @@ async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None
     wrong with the series is a finding of the outcome.
     """
     began = time.monotonic()
-    open_series = OpenSeries(kit, todo, listing=0)
+    open_series = OpenSeries(kit, todo, listing=await kit.ledger.run(kit.ledger.open_series, todo.id))
+    # Before anything is asked: whatever the archive says now, the next run must find rows that tell the truth.
+    await recover(open_series, transport.source)
     try:
         while True:
-            open_series.listing = await kit.ledger.run(kit.ledger.open_series, todo.id)
             size = await kit.client.get_series_size(todo.series.series_instance_uid)
             if open_series.round == 1:
-                await recover(open_series, transport.source)
                 await _check_space(open_series, size)
             await transport.fetch(open_series, size)
             await open_series.flush()
@@ -55,7 +55,7 @@ async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None
             # What could not be had is known; only a disagreement about the list itself is worth another list.
             if verdict.ok or open_series.failed or open_series.round == 2:
                 break
-            open_series.begin_round_two()
+            await open_series.begin_round_two()
     except ArchiveError as error:
         await open_series.drained()
         await open_series.flush()
@@ -149,16 +149,19 @@ def _number(open_series: OpenSeries) -> None:
     """Give a complete series the numbered names of its layout. Blocks.
 
     Names swap among themselves when an instance came in between, so each file goes by way of its provisional name,
-    which is its own. A crash in between leaves names that `recover` reads from the files' headers.
+    which is its own. Until all are in place the ledger knows none of them: it must never give one instance's name
+    to another, and a run that is killed here leaves files that `recover` knows by their headers.
     """
     kit, todo = open_series.kit, open_series.todo
     rows = kit.ledger.numbering(todo.id)
     final = number_names([(uid, acquisition, instance) for uid, _, acquisition, instance in rows])
     moving = [(uid, name) for uid, name, _, _ in rows if name != final[uid]]
+    if not moving:
+        return
+    kit.ledger.forget(todo.id, [uid for uid, _ in moving])
     for uid, name in moving:
         if name != kit.layout.file_name(uid):
             kit.store.rename(todo.directory, name, kit.layout.file_name(uid))
     for uid, _ in moving:
         kit.store.rename(todo.directory, kit.layout.file_name(uid), final[uid])
-    if moving:
-        kit.ledger.rename(todo.id, [(uid, final[uid]) for uid, _ in moving])
+    kit.ledger.rename(todo.id, [(uid, final[uid]) for uid, _ in moving])

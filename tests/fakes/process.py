@@ -1,0 +1,87 @@
+"""The installed command as a process, and faults that strike at it from the archive's side."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from fakes.archive import FakeArchive
+from fakes.faults import Asked
+from mirror.archive.endpoints import DialectName
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code (a signal's number, negative) and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(archive: FakeArchive, root: Path, *options: str, dialect: DialectName = "nbia") -> list[str]:
+    """`tcia-mirror sync` of all the archive has."""
+    path = shutil.which("tcia-mirror")
+    assert path is not None, "tcia-mirror is not installed"
+    return [path, "sync", "--all", "--to", str(root), "--server", archive.url(dialect), *options]
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The environment of a process that waits for nothing; `settings` by variable, without the prefix."""
+    settings = {"ARCHIVE_RETRY_WAIT": "0.01", "ARCHIVE_RETRY_MAX_WAIT": "0.05", "SYNC_FSYNC": "false"} | settings
+    return os.environ | {f"TCIA_MIRROR_{name}": value for name, value in settings.items()}
+
+
+async def run(
+    argv: list[str],
+    *,
+    begun: Callable[[asyncio.subprocess.Process], None] = lambda process: None,
+    before: Callable[[], None] | None = None,
+    **settings: str,
+) -> Ended:
+    """Run to the end; `begun` is given the process, `before` is called in the child before the command begins."""
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(**settings),
+        preexec_fn=before,
+    )
+    begun(process)
+    try:
+        out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Ended(process.returncode or 0, out.decode(), err.decode())
+
+
+@dataclass
+class Striker:
+    """A fault that answers truly, but sends its process signals first: at the `at`th of its requests, and so on."""
+
+    at: tuple[int, ...]
+    number: signal.Signals = signal.SIGKILL
+    process: asyncio.subprocess.Process | None = None
+    seen: int = 0
+
+    def begun(self, process: asyncio.subprocess.Process) -> None:
+        """Aim at this process."""
+        self.process = process
+
+    async def __call__(self, asked: Asked) -> web.StreamResponse:
+        self.seen += 1
+        if self.seen in self.at:
+            assert self.process is not None
+            self.process.send_signal(self.number)
+            if self.number is signal.SIGKILL:
+                await self.process.wait()
+        return await asked.handler(asked.request)
