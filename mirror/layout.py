@@ -37,6 +37,8 @@ _FORBIDDEN = frozenset('/\\<>:"|?*')
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})
 _RESERVED = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])\s*(\.|\Z)", re.IGNORECASE)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*\Z")
+#: What `number_names` gives.
+_NUMBERED_NAME = re.compile(r"[0-9]+-[0-9]+\.dcm")
 
 
 def safe_name(text: str) -> str:
@@ -231,6 +233,15 @@ class Layout:
         if name == stem and not _UID.match(sop_instance_uid):
             name = _marked(name, stem)
         return name + self._tail
+
+    def may_name(self, name: str, sop_instance_uid: str | None = None) -> bool:
+        """True for a file name that this layout may have given: to that instance, or to any."""
+        if self.numbered and _NUMBERED_NAME.fullmatch(name):
+            return True
+        if sop_instance_uid is not None:
+            return name == self.file_name(sop_instance_uid)
+        stem = name.removeprefix(self._head).removesuffix(self._tail)
+        return name == self._head + stem + self._tail and bool(_UID.match(stem) or _MARK.search(stem))
 
 
 def _check_component(text: str, component: str, allowed: Sequence[str], *, at_root: bool) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import PurePosixPath
 
 import anyio.to_thread
 
 from mirror.check import check_instance, digest_of
-from mirror.model import Instance, SeriesState, Verdict
+from mirror.model import Instance, Verdict
 from mirror.transfer.opened import OpenSeries, tolerance
 
 
@@ -16,29 +15,27 @@ async def recover(open_series: OpenSeries, source: str) -> None:
     """Meet the files in the series' directory with the ledger's rows of it.
 
     A row without its file is forgotten. A file without a row was published by a run that was killed before it wrote
-    the row: its header and bytes decide, and what checks out is not fetched again. One that does not check out but
-    has a name that an instance could need is set aside; files of other kinds are nobody's business.
+    the row: its header and bytes decide, and what checks out is not fetched again. What has a name of ours and does
+    not check out is set aside. All other files are nobody's business.
     """
     kit, todo = open_series.kit, open_series.todo
     files = await anyio.to_thread.run_sync(kit.store.names, todo.directory)
     rows = await kit.ledger.run(kit.ledger.held_names, todo.id)
-    if not files and not rows:
-        return
-    # A run that was killed while it renamed may have left one instance under another's name: then no row is believed.
-    believe = not (kit.layout.numbered and todo.state is SeriesState.OPEN)
-    known = {name for _, name, size in rows if believe and files.get(name) == size}
+    known = {name for _, name, size in rows if files.get(name) == size}
     gone = [uid for uid, name, _ in rows if name not in known]
     if gone:
         await kit.ledger.run(kit.ledger.forget, todo.id, gone)
-    suffix = PurePosixPath(kit.layout.file_name("1")).suffix
     for name in sorted(set(files) - known):
-        if PurePosixPath(name).suffix != suffix:
+        if not kit.layout.may_name(name):
             continue
         found = await anyio.to_thread.run_sync(_identify, open_series, name, source)
-        if isinstance(found, Instance):
-            await open_series.published(found, reused=True)
-        else:
+        if not isinstance(found, Instance):
             await anyio.to_thread.run_sync(kit.store.set_aside, todo.directory, name, found.findings)
+            continue
+        uid = found.header.sop_instance_uid
+        # A file of an instance that is held, or under another's name, can only be somebody's copy.
+        if kit.layout.may_name(name, uid) and await open_series.held_as(uid) is None:
+            await open_series.published(found, reused=True)
     await open_series.flush()
 
 
