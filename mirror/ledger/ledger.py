@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from mirror.ledger.connection import sqlite_errors
 from mirror.ledger.planning import Planning
-from mirror.model import Finding, FindingKind, Instance, SeriesState
+from mirror.model import Digest, Finding, FindingKind, Instance, SeriesState
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +67,15 @@ class Ledger(Planning):
             )
         ]
 
-    def is_held(self, series: int, sop_instance_uid: str) -> tuple[str, str] | None:
-        """(name, SHA-256) under which an instance is held, or None."""
+    def held_digest(self, series: int, sop_instance_uid: str) -> Digest | None:
+        """Length and digests of an instance as it is held, or None."""
         rows = self.query(
-            "SELECT name, lower(hex(sha256)) FROM instances"
+            "SELECT bytes, lower(hex(sha256)), lower(hex(md5)) FROM instances"
             " WHERE series = ? AND sop_instance_uid = ? AND name IS NOT NULL",
             series,
             sop_instance_uid,
         )
-        return (rows[0][0], rows[0][1]) if rows else None
+        return Digest(bytes=rows[0][0], sha256=rows[0][1], md5=rows[0][2]) if rows else None
 
     def held_names(self, series: int) -> list[tuple[str, str, int]]:
         """(SOPInstanceUID, name, bytes) of every held instance of a series, by UID."""

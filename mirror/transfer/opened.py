@@ -55,6 +55,8 @@ class OpenSeries:
     round: int = 1
     #: Findings that do not lose an instance, told with the verdict.
     noticed: list[Finding] = field(default_factory=list)
+    #: Instances whose held bytes turned out not to be the archive's.
+    damaged: set[str] = field(default_factory=set)
     _pending: int = 0
     _idle: anyio.Event = field(default_factory=anyio.Event)
     _rows: list[Instance] = field(default_factory=list)
@@ -123,8 +125,8 @@ class OpenSeries:
         for instance in self._rows:
             if instance.header.sop_instance_uid == sop_instance_uid:
                 return instance.digest.sha256
-        held = await self.kit.ledger.run(self.kit.ledger.is_held, self.todo.id, sop_instance_uid)
-        return held[1] if held else None
+        held = await self.kit.ledger.run(self.kit.ledger.held_digest, self.todo.id, sop_instance_uid)
+        return held.sha256 if held else None
 
     async def begin_round_two(self) -> None:
         """List and fetch once more; what was serious in the first round may be mended by it."""

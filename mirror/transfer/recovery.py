@@ -1,4 +1,6 @@
-"""What lies in a series' directory against what the ledger says of it: how an interrupted run is taken up again."""
+"""What lies in a series' directory: against the ledger's rows, to take up an interrupted run; against the archive's
+digests, to find the one file that does not let a series add up.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ import time
 import anyio.to_thread
 
 from mirror.check import check_instance, digest_of
-from mirror.model import Instance, Verdict
+from mirror.errors import BadAnswer, NotFound, Refused, ServerFault
+from mirror.model import FindingKind, Instance, Verdict
 from mirror.transfer.opened import OpenSeries, tolerance
 
 
@@ -55,3 +58,36 @@ def _identify(open_series: OpenSeries, name: str, source: str) -> Instance | Ver
             fetched_at=int(time.time()),
             verified="header",
         )
+
+
+async def expose_damaged(open_series: OpenSeries) -> bool:
+    """Set aside held files whose MD5 is not the one that the archive gives; True where there was one.
+
+    For a series that does not add up though it is all there: a file was damaged on its way, or the archive has
+    replaced it. What is set aside in the first round is fetched in the second; what is still wrong then is lost.
+    A server that has no MD5s of single files leaves all as it is.
+    """
+    kit, todo = open_series.kit, open_series.todo
+    if kit.client.server.dialect != "nbia":
+        return False
+    exposed = False
+    for uid, name, _ in await kit.ledger.run(kit.ledger.held_names, todo.id):
+        if open_series.round == 2 and uid not in open_series.damaged:
+            continue
+        try:
+            theirs = await kit.client.get_md5_hash_for_image(uid)
+        except (NotFound, Refused, ServerFault, BadAnswer):
+            break
+        ours = await kit.ledger.run(kit.ledger.held_digest, todo.id, uid)
+        if theirs is None or ours is None or theirs == ours.md5:
+            continue
+        exposed = True
+        open_series.damaged.add(uid)
+        said = f"the archive says MD5 {theirs}, the file has {ours.md5}"
+        finding = open_series.finding(FindingKind.MD5_DIFFERS, said, uid)
+        await kit.ledger.run(kit.ledger.forget, todo.id, [uid])
+        await anyio.to_thread.run_sync(kit.store.set_aside, todo.directory, name, (finding,))
+        if open_series.round == 2:
+            await open_series.lost(finding)
+    await open_series.flush()
+    return exposed

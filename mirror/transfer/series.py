@@ -12,9 +12,9 @@ from mirror.errors import ArchiveError, BadAnswer, NotFound, Refused, ServerFaul
 from mirror.events import SeriesDone
 from mirror.layout import number_names
 from mirror.ledger import Todo
-from mirror.model import FindingKind, Outcome, SeriesSize, SeriesState, Verdict
+from mirror.model import TOLERABLE, FindingKind, Outcome, SeriesSize, SeriesState, Verdict
 from mirror.transfer.opened import TOLD, Kit, OpenSeries, Transport
-from mirror.transfer.recovery import recover
+from mirror.transfer.recovery import expose_damaged, recover
 
 #: Disk space that is left alone.
 SPARE = 64 * 1024 * 1024
@@ -30,6 +30,8 @@ BAD_BYTES = frozenset(
         FindingKind.MD5_DIFFERS,
     }
 )
+#: Findings that say that some held bytes are not the archive's, and not which.
+_SAY_NOT_WHICH = frozenset({FindingKind.DIGEST_DIFFERS, FindingKind.SIZE_DIFFERS})
 
 
 async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None:
@@ -52,6 +54,8 @@ async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None
             if kit.stop.is_set() and not await _is_whole(open_series):
                 return None
             verdict, verified = await _judge(open_series, size)
+            if any(f.kind in _SAY_NOT_WHICH for f in verdict.findings) and await expose_damaged(open_series):
+                verdict, verified = await _judge(open_series, size)
             # What could not be had is known; only a disagreement about the list itself is worth another list.
             if verdict.ok or open_series.failed or open_series.round == 2:
                 break
@@ -126,7 +130,8 @@ async def _commit(open_series: OpenSeries, verdict: Verdict, verified: str) -> O
         findings.append(replace(finding, attempts=attempts, next_try=next_try))
     state = SeriesState.COMPLETE
     if not verdict.ok or missing:
-        bad = any(f.kind in BAD_BYTES for f in findings)
+        tolerated = TOLERABLE if kit.settings.on_other_identity == "keep" else frozenset[FindingKind]()
+        bad = any(f.kind in BAD_BYTES - tolerated for f in findings)
         state = SeriesState.QUARANTINED if bad else SeriesState.INCOMPLETE
     elif kit.layout.numbered:
         await kit.ledger.run(_number, open_series)

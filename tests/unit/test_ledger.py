@@ -435,8 +435,8 @@ def test_recording_what_is_held_can_be_repeated(ledger: Ledger):
     assert ledger.held_names(id_) == [("1.1", "1.1.dcm", 3), ("1.9", "1.9.dcm", 3)]
     instance = an_instance("1.1", body=b"other")
     ledger.record(id_, [instance])
-    assert ledger.is_held(id_, "1.1") == ("1.1.dcm", instance.digest.sha256)
-    assert ledger.is_held(id_, "1.2") is None
+    assert ledger.held_digest(id_, "1.1") == instance.digest
+    assert ledger.held_digest(id_, "1.2") is None
 
 
 def test_totals_against_a_listing(ledger: Ledger):
