@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -35,6 +35,10 @@ _TAGS = {
     )
 }
 _UNDEFINED = 0xFFFFFFFF
+#: Begins another character set in the middle of a text (PS3.5, 6.1.2.5.3).
+_ESCAPE = b"\x1b"
+#: An IS has twelve characters at most (PS3.5, 6.2).
+_NO_NUMBER = 10**12
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
@@ -99,7 +103,8 @@ def check_instance(
 def read_header(file: BinaryIO, size: int) -> tuple[Header, int]:
     """Identity from a DICOM file's header, and how many bytes its data set needs at least (more than `size`: cut).
 
-    Pixel data are stepped over, not read. Raises ValueError for what is no DICOM file (PS3.10).
+    Pixel data are stepped over, not read. Raises ValueError for what is no DICOM file (PS3.10), and the OSError of a
+    file that cannot be read.
     """
     file.seek(0)
     start = file.read(_PREAMBLE)
@@ -107,11 +112,17 @@ def read_header(file: BinaryIO, size: int) -> tuple[Header, int]:
         raise ValueError(f"no DICOM preamble; it begins with {start[:40]!r}" if start else "the file is empty")
     file.seek(0)
     try:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS.values()))
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, struct.error, NotImplementedError) as error:
-        raise ValueError(f"the header cannot be read: {error}") from error
-    except Exception as error:  # pydicom lets zlib's and its own errors through on damaged input
+        return _read_header(file, size)
+    except RecursionError as error:
+        raise ValueError("the header cannot be read: sequences in sequences without end") from error
+    except Exception as error:  # pydicom lets zlib's, codecs' and its own errors through on damaged input
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's; pydicom's own have no number
         raise ValueError(f"the header cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _read_header(file: BinaryIO, size: int) -> tuple[Header, int]:
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS.values()))
     header = Header(
         sop_instance_uid=_text(dataset, "SOPInstanceUID"),
         series_instance_uid=_text(dataset, "SeriesInstanceUID"),
@@ -134,25 +145,28 @@ def _text(dataset: pydicom.Dataset, name: str) -> str:
     element = dataset.get_item(_TAGS[name])
     value = None if element is None else element.value
     if isinstance(value, bytes):
-        try:
+        if value.isascii() and _ESCAPE not in value:
             return value.decode("ascii").strip("\0 ")
-        except UnicodeDecodeError:
-            value = dataset[_TAGS[name]].value
+        value = dataset[_TAGS[name]].value
+    if isinstance(value, MultiValue):
+        value = "\\".join(str(part) for part in value)
     return "" if value is None else str(value).strip("\0 ")
 
 
 def _number(dataset: pydicom.Dataset, name: str) -> int | None:
     try:
-        return int(_text(dataset, name))
+        number = int(_text(dataset, name))
     except ValueError:
         return None
+    return number if abs(number) < _NO_NUMBER else None
 
 
 class _Walk:
     """Steps over the elements of a data set (PS3.5, 7.1) to see where it ends; values are not read.
 
     A position beyond `size` means that the file is cut. Sequences of undefined length are walked inside, items of
-    encapsulated pixel data one by one (PS3.5, A.4).
+    encapsulated pixel data one by one (PS3.5, A.4). Whether VRs are explicit is seen from the data set itself: there
+    are files whose transfer syntax says otherwise, and readers take them.
     """
 
     def __init__(self, file: BinaryIO, size: int, *, little: bool, implicit: bool) -> None:
@@ -165,7 +179,13 @@ class _Walk:
         """Where the data set ends, or a position beyond the file."""
         # The file meta group is explicit little endian, whatever follows it (PS3.10, 7.1).
         position = self._elements(_PREAMBLE, "<", implicit=False, group=2)
-        return self._elements(position, self._order, implicit=self._implicit)
+        return self._elements(position, self._order, implicit=self._is_implicit(position, expected=self._implicit))
+
+    def _is_implicit(self, position: int, *, expected: bool) -> bool:
+        """Whether the element at `position` has no VR; what is expected where there is no element."""
+        self._file.seek(position + 4)
+        vr = self._file.read(2)
+        return expected if len(vr) < 2 else not (vr.isalpha() and vr.isupper())
 
     def _elements(self, position: int, order: str, *, implicit: bool, group: int | None = None) -> int:
         """Over elements from `position`: to the file's end, or behind an item's delimiter, or to another group."""
@@ -209,7 +229,8 @@ class _Walk:
             if length != _UNDEFINED:
                 position += length
             else:
-                position = self._elements(position, order, implicit=bool(nested))
+                implicit = bool(nested) or self._is_implicit(position, expected=False)
+                position = self._elements(position, order, implicit=implicit)
         return max(position, self._size + 1)
 
 
