@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import aiofiles
+import anyio
 import anyio.to_thread
 
 from mirror.errors import store_errors
@@ -110,7 +111,8 @@ class LocalStore:
 
     def sweep(self) -> int:
         """See Store."""
-        left = list(self._tmp.iterdir())
+        with store_errors(self._tmp):
+            left = list(self._tmp.iterdir())
         for path in left:
             with store_errors(path):
                 path.unlink(missing_ok=True)
@@ -170,7 +172,7 @@ class LocalPart:
         if self._file is None:
             return
         await self._spill()
-        with store_errors(self._path):
+        with store_errors(self._path), anyio.CancelScope(shield=True):
             await self._file.flush()
             if self._store.fsync:
                 await anyio.to_thread.run_sync(os.fsync, self._file.fileno())
@@ -182,7 +184,8 @@ class LocalPart:
         self._pending.clear()
         if self._path is None:
             self._path = self._store.new_path()
-        with store_errors(self._path):
+        # Shielded: a thread goes on when its caller is cancelled, and would make the file behind the back of `discard`.
+        with store_errors(self._path), anyio.CancelScope(shield=True):
             if self._file is None:
                 self._file = await aiofiles.open(self._path, "xb")
             await self._file.write(block)
