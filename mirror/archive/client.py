@@ -12,7 +12,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -23,15 +23,7 @@ from mirror.archive.dialects import Server, decode_row, encode_params, error_of
 from mirror.archive.endpoints import ENDPOINTS, Answer, Endpoint, Format
 from mirror.archive.pacing import Pace, retrying, seconds_of_retry_after
 from mirror.archive.rows import as_noun
-from mirror.errors import (
-    ArchiveError,
-    BadAnswer,
-    BodyCut,
-    Refused,
-    SettingsError,
-    Stalled,
-    Unreachable,
-)
+from mirror.errors import ArchiveError, BadAnswer, BodyCut, Refused, SettingsError, Stalled, Unreachable
 from mirror.events import BytesReceived, EventSink, RequestDone, RequestStarted, ignore
 from mirror.model import Patient, Series, SeriesSize, Study
 from mirror.settings import ArchiveSettings
@@ -200,7 +192,7 @@ class ArchiveClient:
     async def raw(
         self, endpoint: Endpoint, params: Mapping[str, str], format: Format | None = None, *, metadata: bool = False
     ) -> AsyncGenerator[bytes, None]:
-        """Any call's body as it comes, not retried once its first byte is out. `metadata`: the call's document."""
+        """Any call's body as it comes, retried until its first byte is out. `metadata`: the call's document."""
         if metadata and self.server.dialect != "tcia":
             raise SettingsError(f"{endpoint.name}: only the tcia dialect has metadata documents")
         if format is not None and format not in endpoint.formats:
@@ -210,11 +202,18 @@ class ArchiveClient:
         if format is not None:
             wire["format"] = format
         url = self.server.url(endpoint) + ("/metadata" if metadata else "")
-        async with (
-            self._answer(endpoint, url, wire, 1) as (response, asked),
-            aclosing(self._chunks(response, asked)) as c,
-        ):
-            async for chunk in c:
+
+        async def begin(number: int) -> tuple[bytes, AsyncIterator[bytes], AsyncExitStack]:
+            async with AsyncExitStack() as stack:
+                response, asked = await stack.enter_async_context(self._answer(endpoint, url, wire, number))
+                chunks = await stack.enter_async_context(aclosing(self._chunks(response, asked)))
+                return await anext(chunks, b""), chunks, stack.pop_all()
+
+        first, chunks, stack = await retrying(begin, self._settings, self.pace.sleep)
+        async with stack:
+            if first:
+                yield first
+            async for chunk in chunks:
                 yield chunk
 
     async def metadata(self, call: str) -> Any:
@@ -265,6 +264,8 @@ class ArchiveClient:
         """Ask until it is answered or not worth another try; `receive` gets chunks, length and the request in words."""
         wire = encode_params(endpoint, self.server.dialect, params)
         url = self.server.url(endpoint)
+        if endpoint.method == "POST" and endpoint.formats:
+            wire["format"] = Format.JSON  # what the GET calls answer unasked; getSeriesMetadata answers CSV
 
         async def once(number: int) -> T:
             async with (
@@ -351,14 +352,22 @@ class _mapped:  # noqa: N801 - reads as a statement
         asked = self._asked
         if isinstance(error, aiohttp.ClientPayloadError):
             raise BodyCut(f"the body was cut: {error}", asked=asked) from error
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            raise Unreachable("no connection in time (archive.connect_timeout)", asked=asked) from error
         if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
             raise Stalled("no byte came for too long", asked=asked) from error
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
             raise Refused(f"TLS: {error}; a private authority is added by archive.ca_file", asked=asked) from error
-        if isinstance(error, aiohttp.InvalidURL):
-            raise SettingsError(f"server: {self._server.base!r} is not a usable URL: {error}") from error
         if isinstance(error, aiohttp.TooManyRedirects):
             raise BadAnswer("too many redirects", asked=asked) from error
+        if isinstance(error, aiohttp.RedirectClientError):
+            raise BadAnswer("a redirect to what is no URL", asked=asked) from error
+        if isinstance(error, aiohttp.InvalidURL | ValueError):
+            # The server's URL has been looked at before; what is left is the proxy's, and its password is not repeated.
+            raise SettingsError(
+                "the proxy of the environment (HTTP_PROXY, HTTPS_PROXY) is not a usable URL such as http://host:port,"
+                f" or {self._server.base!r} is none"
+            ) from None
         if isinstance(error, aiohttp.ClientConnectionError | OSError):
             raise Unreachable(f"no connection: {error or type(error).__name__}", asked=asked) from error
         if isinstance(error, aiohttp.ClientError):
