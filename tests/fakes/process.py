@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,18 @@ class Ended:
 
 def command(archive: FakeArchive, root: Path, *options: str, dialect: DialectName = "nbia") -> list[str]:
     """`tcia-mirror sync` of all the archive has."""
-    path = shutil.which("tcia-mirror")
-    assert path is not None, "tcia-mirror is not installed"
-    return [path, "sync", "--all", "--to", str(root), "--server", archive.url(dialect), *options]
+    return [
+        sys.executable,
+        "-m",
+        "mirror",
+        "sync",
+        "--all",
+        "--to",
+        str(root),
+        "--server",
+        archive.url(dialect),
+        *options,
+    ]
 
 
 def environment(**settings: str) -> dict[str, str]:
