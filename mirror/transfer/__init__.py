@@ -16,6 +16,7 @@ series      the course of it all
 from __future__ import annotations
 
 from mirror.transfer.opened import Kit, OpenSeries, Transport, tolerance
+from mirror.transfer.recovery import withdraw_doubtful
 from mirror.transfer.series import SPARE, transfer
 
-__all__ = ["SPARE", "Kit", "OpenSeries", "Transport", "tolerance", "transfer"]
+__all__ = ["SPARE", "Kit", "OpenSeries", "Transport", "tolerance", "transfer", "withdraw_doubtful"]

@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from mirror.check import check_instance, digest_of
 from mirror.errors import BadAnswer, NotFound, Refused, ServerFault
-from mirror.model import FindingKind, Instance, Verdict
+from mirror.model import Finding, FindingKind, Instance, Verdict
 from mirror.transfer.opened import OpenSeries, tolerance
 
 
@@ -84,10 +84,26 @@ async def expose_damaged(open_series: OpenSeries) -> bool:
         exposed = True
         open_series.damaged.add(uid)
         said = f"the archive says MD5 {theirs}, the file has {ours.md5}"
-        finding = open_series.finding(FindingKind.MD5_DIFFERS, said, uid)
-        await kit.ledger.run(kit.ledger.forget, todo.id, [uid])
-        await anyio.to_thread.run_sync(kit.store.set_aside, todo.directory, name, (finding,))
-        if open_series.round == 2:
-            await open_series.lost(finding)
+        await _withdraw(open_series, name, open_series.finding(FindingKind.MD5_DIFFERS, said, uid))
     await open_series.flush()
     return exposed
+
+
+async def withdraw_doubtful(open_series: OpenSeries) -> None:
+    """Set aside instances that came with two bodies: nothing tells which of the two is the archive's."""
+    doubtful = {f.sop_instance_uid: f for f in open_series.noticed if f.kind is FindingKind.DUPLICATE_INSTANCE}
+    if not doubtful:
+        return
+    for uid, name, _ in await open_series.kit.ledger.run(open_series.kit.ledger.held_names, open_series.todo.id):
+        if uid in doubtful:
+            await _withdraw(open_series, name, doubtful[uid])
+    await open_series.flush()
+
+
+async def _withdraw(open_series: OpenSeries, name: str, finding: Finding) -> None:
+    """An instance is held no longer. In the first round it is fetched again, in the second it is lost."""
+    kit, todo = open_series.kit, open_series.todo
+    await kit.ledger.run(kit.ledger.forget, todo.id, [finding.sop_instance_uid or ""])
+    await anyio.to_thread.run_sync(kit.store.set_aside, todo.directory, name, (finding,))
+    if open_series.round == 2:
+        await open_series.lost(finding)

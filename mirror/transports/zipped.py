@@ -7,12 +7,11 @@ the server has it. Member names are never used for paths; the headers say which 
 
 from __future__ import annotations
 
-import csv
-import io
+import errno
 import re
 import zipfile
-import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,17 +23,18 @@ from mirror.archive.client import ArchiveClient
 from mirror.archive.dialects import Server
 from mirror.errors import ArchiveError, BadAnswer, Refused, store_errors
 from mirror.model import FindingKind, SeriesSize
-from mirror.transfer import OpenSeries
+from mirror.transfer import OpenSeries, withdraw_doubtful
 from mirror.transports.admission import Body, admit, tell_opened
 from mirror.transports.instance import list_series
 
 _BLOCK = 1024 * 1024
-#: A zip whose members claim more than this many times the series' bytes is refused unread.
+_PREAMBLE = 132
+#: A zip that is, or whose members claim, more than this many times the series' bytes is refused.
 _SWELL = 2
+#: A longer list of MD5s is none.
+_LONGEST_LIST = 64 * 1024 * 1024
 _NO_IMAGE = frozenset({"LICENSE", "md5hashes.csv", "results.json"})
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
-_ENCRYPTED = 0x1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,13 @@ async def probe(client: ArchiveClient, series_instance_uid: str) -> Capabilities
         return Capabilities(lists=False, singles=False)
 
     async def begins(chunks: AsyncIterator[bytes], _length: int | None) -> bool:
-        async for _ in chunks:
-            return True
-        return False
+        start = b""
+        async for chunk in chunks:
+            start += chunk
+            if len(start) >= _PREAMBLE:
+                break
+        # Not every server that lacks a call says so by its status.
+        return start[_PREAMBLE - 4 : _PREAMBLE] == b"DICM"
 
     try:
         return Capabilities(lists=True, singles=await client.get_single_image(series_instance_uid, uids[0], begins))
@@ -83,9 +87,10 @@ class ZipTransport:
             await tell_opened(open_series, size.object_count if size else 0)
         if not await self._is_held(open_series, size) and not kit.stop.is_set():
             with kit.store.scratch() as path:
-                await self._download(open_series, path)
+                await self._download(open_series, path, size)
                 await _unpack(open_series, path, size)
             await open_series.flush()
+            await withdraw_doubtful(open_series)
         if not self._lists:
             await kit.ledger.run(kit.ledger.list_held, todo.id, open_series.listing)
 
@@ -98,15 +103,18 @@ class ZipTransport:
         held = totals.held + totals.unlisted
         return size is not None and (held, totals.held_bytes) == (size.object_count, size.total_size_in_bytes)
 
-    async def _download(self, open_series: OpenSeries, path: Path) -> None:
+    async def _download(self, open_series: OpenSeries, path: Path, size: SeriesSize | None) -> None:
         uid = open_series.todo.series.series_instance_uid
 
         async def receive(chunks: AsyncIterator[bytes], _length: int | None) -> None:
+            written = 0
             with store_errors(path):
                 async with aiofiles.open(path, "wb") as file:
                     async for chunk in chunks:
+                        written += len(chunk)
+                        _refuse_swollen(written, size, f"getImage({uid})")
                         await file.write(chunk)
-            if not await anyio.to_thread.run_sync(zipfile.is_zipfile, path):
+            if not await anyio.to_thread.run_sync(_is_zip, path):
                 start = await anyio.to_thread.run_sync(_start, path)
                 raise BadAnswer(f"the answer is no zip; it begins with {start!r}", asked=f"getImage({uid})")
 
@@ -128,17 +136,18 @@ async def _unpack(open_series: OpenSeries, path: Path, size: SeriesSize | None) 
     """Check every member into the tree. Members that an earlier run published are compared, not written again."""
     asked = f"getImage({open_series.todo.series.series_instance_uid})"
     try:
-        archive = await anyio.to_thread.run_sync(zipfile.ZipFile, path)
-        with archive:
-            members = [m for m in archive.infolist() if not m.is_dir() and Path(m.filename).name not in _NO_IMAGE]
-            _refuse_swollen(members, size, asked)
-            md5s = await anyio.to_thread.run_sync(_read_md5s, archive)
-            for member in members:
-                if open_series.kit.stop.is_set():
-                    return
-                await _admit_member(open_series, archive, member, md5s.get(Path(member.filename).name))
-    except _ZIP_ERRORS as error:
+        archive = await anyio.to_thread.run_sync(_open, path)
+    except zipfile.BadZipFile as error:
         raise BadAnswer(f"the zip cannot be read: {error}", asked=asked) from error
+    with archive:
+        _refuse_swollen(sum(member.file_size for member in archive.infolist()), size, asked)
+        md5s = await anyio.to_thread.run_sync(_read_md5s, archive)
+        for member in archive.infolist():
+            if open_series.kit.stop.is_set():
+                return
+            name = Path(member.filename).name
+            if not member.is_dir() and name not in _NO_IMAGE:
+                await _admit_member(open_series, archive, member, md5s.get(name))
 
 
 async def _admit_member(
@@ -146,13 +155,13 @@ async def _admit_member(
 ) -> None:
     part = open_series.kit.store.part()
     try:
-        if member.flag_bits & _ENCRYPTED:
-            raise zipfile.BadZipFile("it is encrypted")
-        with archive.open(member) as file:
+        with _damage():
+            file = archive.open(member)
+        with file:
             while block := await anyio.to_thread.run_sync(_read, file):
                 await part.write(block)
         await part.finish()
-    except _ZIP_ERRORS as error:
+    except zipfile.BadZipFile as error:
         part.discard()
         open_series.notice(
             open_series.finding(FindingKind.TRUNCATED, f"member {member.filename!r} of the zip cannot be read: {error}")
@@ -169,27 +178,57 @@ async def _admit_member(
         open_series.notice(finding)
 
 
-def _refuse_swollen(members: list[zipfile.ZipInfo], size: SeriesSize | None, asked: str) -> None:
-    """A zip that would unpack to far more than the series is no answer, and may be meant to fill the disk."""
+def _refuse_swollen(count: int, size: SeriesSize | None, asked: str) -> None:
+    """A zip that is or unpacks to far more than the series is no answer, and may be meant to fill the disk."""
     if size is None or size.total_size_in_bytes is None:
         return
-    claimed = sum(m.file_size for m in members)
-    if claimed > _SWELL * size.total_size_in_bytes + _BLOCK:
-        raise BadAnswer(f"the zip holds {claimed} bytes, the series has {size.total_size_in_bytes}", asked=asked)
+    if count > _SWELL * size.total_size_in_bytes + _BLOCK:
+        raise BadAnswer(f"the zip holds {count} bytes, the series has {size.total_size_in_bytes}", asked=asked)
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Whatever zipfile lets through on a damaged zip, its decompressors' and codecs' errors, as BadZipFile."""
+    try:
+        yield
+    except OSError as error:
+        # A damaged bzip2 stream has no number; a damaged offset leads before the start of the file.
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise zipfile.BadZipFile(str(error)) from error
+    except Exception as error:
+        raise zipfile.BadZipFile(str(error) or type(error).__name__) from error
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        with _damage():
+            return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
+
+
+def _open(path: Path) -> zipfile.ZipFile:
+    with store_errors(path), _damage():
+        return zipfile.ZipFile(path)
+
+
+def _read(file: IO[bytes]) -> bytes:
+    with store_errors(None), _damage():
+        return file.read(_BLOCK)
 
 
 def _read_md5s(archive: zipfile.ZipFile) -> dict[str, str]:
     """File name -> MD5 from md5hashes.csv; empty where there is none. A line that is no digest is left out."""
     try:
-        text = archive.read("md5hashes.csv").decode("utf-8", "replace")
-    except KeyError:
+        with _damage():
+            if archive.getinfo("md5hashes.csv").file_size > _LONGEST_LIST:
+                return {}
+            text = archive.read("md5hashes.csv").decode("utf-8", "replace")
+    except zipfile.BadZipFile:
         return {}
-    rows = csv.reader(io.StringIO(text))
-    return {row[0]: row[1].lower() for row in rows if len(row) == 2 and _MD5.fullmatch(row[1].lower())}
-
-
-def _read(file: IO[bytes]) -> bytes:
-    return file.read(_BLOCK)
+    named = (line.rpartition(",") for line in text.splitlines())
+    return {name: md5.lower() for name, _, md5 in named if _MD5.fullmatch(md5.lower())}
 
 
 def _start(path: Path) -> bytes:
