@@ -358,8 +358,11 @@ class _mapped:  # noqa: N801 - reads as a statement
             raise Stalled("no byte came for too long", asked=asked) from error
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
             raise Refused(f"TLS: {error}; a private authority is added by archive.ca_file", asked=asked) from error
-        if isinstance(error, aiohttp.TooManyRedirects):
-            raise BadAnswer("too many redirects", asked=asked) from error
+        if isinstance(error, aiohttp.ClientResponseError):
+            # Not as the cause: it shows the request's headers, the token among them.
+            redirects = isinstance(error, aiohttp.TooManyRedirects)
+            said = "too many redirects" if redirects else f"not HTTP as it should be: {error}"
+            raise BadAnswer(said, asked=asked) from None
         if isinstance(error, aiohttp.RedirectClientError):
             raise BadAnswer("a redirect to what is no URL", asked=asked) from error
         if isinstance(error, aiohttp.InvalidURL | ValueError):
@@ -371,7 +374,7 @@ class _mapped:  # noqa: N801 - reads as a statement
         if isinstance(error, aiohttp.ClientConnectionError | OSError):
             raise Unreachable(f"no connection: {error or type(error).__name__}", asked=asked) from error
         if isinstance(error, aiohttp.ClientError):
-            raise BadAnswer(f"not HTTP as it should be: {error}", asked=asked) from error
+            raise BadAnswer(f"HTTP failed: {error}", asked=asked) from error
 
 
 def _tls(ca_file: str) -> ssl.SSLContext:
