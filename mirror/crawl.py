@@ -18,7 +18,7 @@ import anyio
 
 from mirror.archive.client import ArchiveClient
 from mirror.archive.dialects import unknown_series_hint
-from mirror.errors import ArchiveError, BodyCut, ServerFault, SettingsError, Stalled
+from mirror.errors import ArchiveError, BadAnswer, BodyCut, ServerFault, SettingsError, Stalled
 from mirror.events import CollectionCrawled, EventSink, Noticed, ScopeFound
 from mirror.layout import Layout
 from mirror.ledger import Ledger
@@ -98,6 +98,9 @@ class Crawler:
     async def _collections(self, scope: Scope) -> list[str]:
         """The archive's spelling of the scope's collections."""
         names = await self._client.get_collection_values()
+        if not names:
+            # An archive without a collection is none: nothing may pass for a complete mirror of it.
+            raise BadAnswer("it names no collection", asked=f"getCollectionValues() at {self._client.server.base}")
         if scope.all:
             return names
         by_folded = {name.casefold(): name for name in names}
