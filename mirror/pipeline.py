@@ -108,21 +108,21 @@ class _Run:
     async def perform(self) -> RunReport:
         """Crawl, plan, fetch, export, report."""
         with Ledger(self._root) as ledger:
+            layout = _layout_of(ledger, self._settings.sync.layout)
             try:
                 with _one_error():
-                    return await self._perform(ledger)
+                    return await self._perform(ledger, layout)
             except MirrorError as error:
                 # A full disk takes no report either: the error itself is what must come out.
                 with suppress(StoreError):
                     self._written("failed", error.exit_code, error=str(error))
                 raise
 
-    async def _perform(self, ledger: Ledger) -> RunReport:
-        layout = _layout_of(ledger, self._settings.sync.layout)
+    async def _perform(self, ledger: Ledger, layout: Layout) -> RunReport:
+        self._begin()
         ledger.set_meta(server=self._server.base, dialect=self._server.dialect)
         store = LocalStore(self._root, fsync=self._settings.sync.fsync)
         await anyio.to_thread.run_sync(store.sweep)
-        self._begin()
         async with self._client() as client:
             crawled = await self._crawl(client, ledger, layout)
             if crawled is None:
@@ -294,8 +294,8 @@ async def _work_off(jobs: MemoryObjectReceiveStream[Job]) -> None:
 
 
 def _layout_of(ledger: Ledger, asked: str) -> Layout:
-    """The mirror's layout, fixed by its first run. Raises SettingsError for another one."""
-    fixed = ledger.meta("layout")
+    """The mirror's layout, fixed by the first run that finds a series. Raises SettingsError for another one."""
+    fixed = ledger.meta("layout") if ledger.is_laid_out() else None
     layout = Layout.parse(asked or fixed or "uid")
     if fixed is None:
         ledger.set_meta(layout=layout.name)

@@ -128,9 +128,20 @@ class Planning(LedgerFile):
                     raise LedgerError(f"no free directory name for {name!r} below {path or 'the root'}")
         return path
 
+    def is_laid_out(self) -> bool:
+        """True once a directory has been claimed: from then on the mirror's layout is fixed."""
+        return bool(self.query("SELECT 1 FROM directories LIMIT 1"))
+
     def plan_series(self, crawl: int, run: str, planned: Sequence[tuple[Series, Action, str]]) -> None:
         """Write crawled series with their action and directory; those to fetch are marked for `run`. Repeatable."""
-        with self.transaction() as db:
+        # Rows, a licence among them, may change though no file does.
+        told_anew = any(
+            self.query(
+                "SELECT 1 FROM series WHERE series_instance_uid = ? AND raw <> ?", s.series_instance_uid, to_json(s.raw)
+            )
+            for s, _, _ in planned
+        )
+        with self.transaction(changes=told_anew) as db:
             db.executemany(
                 "INSERT INTO series (series_instance_uid, collection, patient_id, study_instance_uid, modality,"
                 " body_part_examined, manufacturer, image_count, file_size, max_submission_timestamp, date_released,"
