@@ -76,13 +76,12 @@ class Crawler:
         gate = anyio.CapacityLimiter(_AT_A_TIME)
 
         async def one(name: str) -> None:
-            began = time.monotonic()
             async with gate:
                 try:
                     await self._crawl_collection(name, scope, crawled)
                     crawled.collections.append(name)
                 except ArchiveError as error:
-                    if self._client.is_down(error, began):
+                    if await self._client.is_down(error):
                         raise
                     errors.append(error)
                     crawled.failed.append(name)
@@ -203,12 +202,11 @@ class Crawler:
         gate = anyio.CapacityLimiter(_AT_A_TIME)
 
         async def one(uid: str) -> None:
-            began = time.monotonic()
             async with gate:
                 try:
                     await listed(uid)
                 except ArchiveError as error:
-                    if self._client.is_down(error, began):
+                    if await self._client.is_down(error):
                         raise
                     crawled.refused.append(uid)
                     self._notice(FindingKind.SERIES_REFUSED, str(error), series=uid)

@@ -223,13 +223,14 @@ class ArchiveClient:
         rows = await spool_rows(_again(chunks), "tcia", f"{call}/metadata")
         return list(rows)
 
-    def is_down(self, error: ArchiveError, since: float) -> bool:
-        """True when `error` means that the archive is down, not one item of it.
-
-        That is so when nothing could be reached, or nothing came, and no other request has been answered since
-        `since` (time.monotonic), when the failed one began.
-        """
-        return isinstance(error, Unreachable | Stalled) and self.pace.last_answer <= since
+    async def is_down(self, error: ArchiveError) -> bool:
+        """True when `error` is the archive's being down, not one item's: a small call gets no answer either."""
+        try:
+            if isinstance(error, Unreachable | Stalled):
+                await self.get_collection_values()
+        except ArchiveError as silence:
+            return isinstance(silence, Unreachable | Stalled)
+        return False
 
     async def rows(self, endpoint: Endpoint, params: Mapping[str, str]) -> Rows[dict[str, Any]]:
         """Canonical rows of any call that answers rows."""

@@ -76,8 +76,6 @@ class Pace:
         self._window_bytes = 0
         self._last_throughput = 0.0
         self._last_halving = float("-inf")
-        #: When the server last answered anything at all; tells an archive that is down from one bad item.
-        self.last_answer = clock()
 
     def statistics(self) -> PaceStatistics:
         """What is in flight now."""
@@ -100,7 +98,7 @@ class Pace:
 
     def good(self, size: int) -> None:
         """A request was answered; `size` is its body in bytes."""
-        now = self.last_answer = self._clock()
+        now = self._clock()
         self._window_answers += 1
         # Every answer counts as a kilobyte as well, so that small objects tell of throughput too.
         self._window_bytes += size + 1024
@@ -118,8 +116,6 @@ class Pace:
     def trouble(self, error: ArchiveError) -> None:
         """A request failed. Trouble of the server's halves the limit; trouble with one item does not."""
         now = self._clock()
-        if not isinstance(error, Unreachable | Stalled):
-            self.last_answer = now
         if isinstance(error, Throttled) and error.retry_after is not None:
             self._held_until = max(self._held_until, now + min(error.retry_after, _LONGEST_HOLD))
         overloaded = isinstance(error, Throttled | Stalled | Unreachable | BodyCut) or (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import anyio.to_thread
@@ -40,7 +39,6 @@ async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None
     Safe to repeat. Raises StoreError, LedgerError, and the ArchiveError of an archive that is down; whatever else is
     wrong with the series is a finding of the outcome.
     """
-    began = time.monotonic()
     open_series = OpenSeries(kit, todo, listing=await kit.ledger.run(kit.ledger.open_series, todo.id))
     # Before anything is asked: whatever the archive says now, the next run must find rows that tell the truth.
     await recover(open_series, transport.source)
@@ -63,7 +61,7 @@ async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None
     except ArchiveError as error:
         await open_series.drained()
         await open_series.flush()
-        if kit.client.is_down(error, began):
+        if await kit.client.is_down(error):
             raise
         verdict, verified = Verdict((open_series.finding(FindingKind.SERIES_REFUSED, str(error)),)), ""
     return await _commit(open_series, verdict, verified if verdict.ok else "")

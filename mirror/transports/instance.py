@@ -86,7 +86,6 @@ async def fetch_instance(job: Job) -> None:
             label=uid,
         )
 
-    began = time.monotonic()
     try:
         wrong = await admit(
             open_series, await kit.client.get_single_image(series.series_instance_uid, uid, body), last_try=False
@@ -98,7 +97,7 @@ async def fetch_instance(job: Job) -> None:
         if wrong:
             await open_series.lost(open_series.finding(wrong[0].kind, "; ".join(f.detail for f in wrong), uid))
     except ArchiveError as error:
-        if kit.client.is_down(error, began):
+        if await kit.client.is_down(error):
             raise
         await open_series.lost(open_series.finding(FindingKind.UNAVAILABLE, str(error), uid))
     finally:

@@ -265,20 +265,6 @@ async def test_nobody_is_held_back_longer_than_ten_minutes_by_one_wish():
         assert clock.now() == 1600.0
 
 
-def test_silence_is_no_answer_and_trouble_with_words_is_one():
-    clock = Clock(1000.0)
-    pace = make_pace(clock)
-    clock.time = 1010.0
-    pace.trouble(Unreachable("x"))
-    pace.trouble(Stalled("x"))
-    assert pace.last_answer == 1000.0
-    pace.trouble(ServerFault("x", status=503))
-    assert pace.last_answer == 1010.0
-    clock.time = 1020.0
-    pace.good(0)
-    assert pace.last_answer == 1020.0
-
-
 NOW = 1_700_000_000.0
 
 

@@ -1,0 +1,373 @@
+"""Which part of the archive a run takes, what it plans, and what it does when the archive's side of it is unsound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+from fakes.archive import FakeArchive
+from fakes.dicom import make_series, uid
+from fakes.faults import Asked, Fault, cut, edit_rows, empty, html, stall, status
+from fakes.mirroring import Mirror, asked, assert_nothing_wrong, findings, kinds, settings_for, snapshot, truth
+
+from mirror.errors import ArchiveError, BadAnswer, ExitCode, ServerFault, SettingsError, Unreachable
+from mirror.events import CollectionPlanned, InstancePublished, Planned
+from mirror.ledger import Catalogue
+from mirror.model import FindingKind, Scope, SeriesState
+from mirror.pipeline import sync
+
+SERIES = uid(2, 1, 2, 1)
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    return Mirror(tmp_path / "mirror")
+
+
+def ignoring(*names: str) -> Fault:
+    """A server that does not know these parameters and passes over them."""
+
+    async def fault(request: Asked) -> web.StreamResponse:
+        params = {name: value for name, value in request.params.items() if name not in names}
+        true = await replace(request, params=params).truth()
+        return web.Response(status=true.status, body=true.body, headers=true.headers)
+
+    return fault
+
+
+def gone() -> Fault:
+    """No server any more: the connection ends without an answer."""
+
+    async def fault(request: Asked) -> web.StreamResponse:
+        if request.request.transport is not None:
+            request.request.transport.abort()
+        return web.Response()
+
+    return fault
+
+
+def held_series(mirror: Mirror) -> set[str]:
+    return {row.series_instance_uid for row in mirror.rows()}
+
+
+# Scopes
+
+LUNG = {uid(1, p, 1, s) for p in (1, 2) for s in (1, 2)}
+SCOPES = [
+    (Scope(collections=("lung-ALPHA",)), LUNG),
+    (Scope(collections=("Brain Beta", "brain beta", "Lung-Alpha")), LUNG | {uid(2, 1, 1, 1), uid(2, 1, 1, 2), SERIES}),
+    (Scope(all=True, patients=("S1-002",)), {uid(1, 2, 1, 1), uid(1, 2, 1, 2)}),
+    (Scope(all=True, patients=("s1-002", "S2-001"), modalities=("mr",)), {uid(1, 2, 1, 2), uid(2, 1, 1, 2), SERIES}),
+    (Scope(collections=("Brain Beta",), body_parts=("BRAIN",)), {SERIES}),
+    (Scope(all=True, modalities=("CT", "MR"), body_parts=("chest",)), LUNG | {uid(2, 1, 1, 1), uid(2, 1, 1, 2)}),
+    (Scope(series=(SERIES, uid(1, 1, 1, 1), SERIES)), {SERIES, uid(1, 1, 1, 1)}),
+    (Scope(series=(SERIES, uid(1, 1, 1, 1)), modalities=("MR",)), {SERIES}),
+]
+
+
+@pytest.mark.parametrize("dialect", ["nbia", "tcia"])
+@pytest.mark.parametrize(("scope", "expected"), SCOPES, ids=str)
+@pytest.mark.parametrize("ignorant", [False, True])
+@pytest.mark.asyncio
+async def test_a_scope_is_neither_widened_nor_narrowed(archive, mirror, dialect, scope, expected, ignorant):
+    if ignorant:
+        archive.faults.add("getSeries", ignoring("PatientID", "Modality", "BodyPartExamined"))
+        archive.faults.add("getPatientStudy", ignoring("PatientID"))
+    report = await mirror.sync(archive, dialect, scope)
+    refused = scope.series and scope.modalities
+    assert report.exit_code == (ExitCode.INCOMPLETE if refused else ExitCode.COMPLETE)
+    assert (report.series.planned, report.series.complete) == (len(expected), len(expected))
+    assert held_series(mirror) == expected
+    assert_nothing_wrong(mirror, archive)
+    assert mirror.instances() == {u: body for u, (series, body) in archive.files().items() if series in expected}
+
+
+@pytest.mark.asyncio
+async def test_runs_of_several_scopes_make_one_mirror(archive, mirror):
+    for scope in (Scope(series=(SERIES,)), Scope(collections=("Lung-Alpha",)), Scope(all=True, modalities=("CT",))):
+        assert (await mirror.sync(archive, scope=scope)).exit_code == 0
+        assert_nothing_wrong(mirror, archive)
+    report = await mirror.sync(archive)
+    assert (report.exit_code, report.series.kept, report.series.planned) == (0, 6, 1)
+    assert_nothing_wrong(mirror, archive, whole=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("Lung-Alfa", "Lung-Alpha"), ("brain-beta", "Brain Beta"), ("LUNG_ALPHA", "Lung-Alpha")]
+)
+@pytest.mark.asyncio
+async def test_an_unknown_collection_is_told_with_the_nearest(archive, mirror, name, nearest):
+    with pytest.raises(SettingsError, match=f"{name}.*nearest.*{nearest}") as caught:
+        await mirror.sync(archive, scope=Scope(collections=("Brain Beta", name)))
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert mirror.tree() == {}
+    # Nothing is settled yet: the next run may choose another layout.
+    assert (await mirror.sync(archive, layout="classic")).exit_code == 0
+
+
+@pytest.mark.asyncio
+async def test_no_scope_is_a_usage_error_and_leaves_nothing(archive, mirror):
+    with pytest.raises(SettingsError, match="scope is empty"):
+        await mirror.sync(archive, scope=Scope(patients=("S1-001",)))
+    assert not mirror.root.exists()
+    assert archive.requests == []
+
+
+@pytest.mark.asyncio
+async def test_another_layout_than_the_mirrors_is_refused(archive, mirror):
+    await mirror.sync(archive, layout="classic")
+    before = snapshot(mirror.root)
+    with pytest.raises(SettingsError, match=r"laid out as 'classic'"):
+        await mirror.sync(archive, layout="uid")
+    after = snapshot(mirror.root)
+    assert {path for path in before | after if before.get(path) != after.get(path)} <= {".mirror/lock"}
+
+
+@pytest.mark.parametrize("dialect", ["nbia", "tcia"])
+@pytest.mark.asyncio
+async def test_an_unknown_series_is_a_finding_that_names_the_other_hosts(archive, mirror, dialect):
+    report = await mirror.sync(archive, dialect, Scope(series=("1.2.3.4", SERIES)))
+    assert (report.exit_code, report.series.complete, report.instances.fetched) == (ExitCode.INCOMPLETE, 1, 12)
+    (finding,) = report.findings
+    assert (finding.kind, finding.series_instance_uid) == (FindingKind.SERIES_REFUSED, "1.2.3.4")
+    assert "--server nlst" in finding.detail
+    assert_nothing_wrong(mirror, archive)
+
+
+@pytest.mark.asyncio
+async def test_many_listed_series_of_which_some_cannot_be_asked_for(archive, mirror):
+    broken = uid(1, 1, 1, 1)
+    archive.faults.add("getSeries", status(500), SeriesInstanceUID=broken)
+    listed = tuple(series for series, _ in archive.files().values())
+    report = await mirror.sync(archive, scope=Scope(series=tuple(dict.fromkeys(listed))))
+    assert (report.exit_code, report.series.complete) == (ExitCode.INCOMPLETE, 6)
+    assert [f.series_instance_uid for f in findings(report, FindingKind.SERIES_REFUSED)] == [broken]
+
+
+# An unsound crawl
+
+
+@pytest.mark.parametrize("fault", [status(500), cut(0.4), stall(0.4)])
+@pytest.mark.parametrize("dialect", ["nbia", "tcia"])
+@pytest.mark.asyncio
+async def test_a_collection_too_large_for_one_answer_is_asked_for_by_patient(archive, mirror, dialect, fault):
+    async def coarse(request: Asked) -> web.StreamResponse:
+        if "PatientID" in request.params:
+            return await request.handler(request.request)
+        return await fault(request)
+
+    archive.faults.add("getSeries", coarse, Collection="Lung-Alpha")
+    report = await mirror.sync(archive, dialect, progress_timeout=0.5)
+    assert (report.exit_code, report.findings) == (0, ())
+    by_patient = sorted(p["PatientID"] for p in asked(archive, "getSeries") if "PatientID" in p)
+    assert by_patient == ["S1-001", "S1-002"]
+    assert_nothing_wrong(mirror, archive, whole=True)
+
+
+GARBAGE = {
+    "html": html(),
+    "not json": status(200, "Server is busy"),
+    "not rows": status(200, '"rows"'),
+    "rows without their UID": edit_rows(lambda rows: [{"Modality": "CT"}]),
+    "one row without its UID": edit_rows(lambda rows: [*rows, {"Modality": "CT"}]),
+    "numbers that are none": edit_rows(lambda rows: [row | {"ImageCount": "many"} for row in rows]),
+    "nothing": empty(),
+    "400": status(400),
+    "404": status(404),
+}
+
+
+@pytest.mark.parametrize("name", sorted(GARBAGE))
+@pytest.mark.asyncio
+async def test_a_collection_that_cannot_be_crawled_does_not_hold_up_the_others(archive, mirror, name):
+    archive.faults.add("getSeries", GARBAGE[name], Collection="Lung-Alpha")
+    report = await mirror.sync(archive)
+    assert (report.state, report.exit_code) == ("incomplete", ExitCode.INCOMPLETE)
+    assert [(f.kind, f.collection) for f in report.findings] == [(FindingKind.CRAWL_FAILED, "Lung-Alpha")]
+    assert mirror.states() == {SeriesState.COMPLETE: 3}
+    assert_nothing_wrong(mirror, archive)
+    with Catalogue(mirror.root) as catalogue:
+        assert [status.collection for status in catalogue.status() if status.last_sync is not None] == ["Brain Beta"]
+
+    archive.faults.clear()
+    healed = await mirror.sync(archive)
+    assert (healed.exit_code, healed.series.planned, healed.series.kept) == (0, 4, 3)
+    assert_nothing_wrong(mirror, archive, whole=True)
+
+
+@pytest.mark.parametrize("call", ["getPatient", "getPatientStudy"])
+@pytest.mark.parametrize("fault", [html(), status(500)])
+@pytest.mark.asyncio
+async def test_a_collection_whose_patients_or_studies_cannot_be_had(archive, mirror, call, fault):
+    archive.faults.add(call, fault, Collection="Brain Beta")
+    report = await mirror.sync(archive)
+    assert (report.exit_code, kinds(report)) == (ExitCode.INCOMPLETE, {FindingKind.CRAWL_FAILED})
+    assert held_series(mirror) == LUNG
+
+
+@pytest.mark.parametrize(("call", "dialect"), [("getCollectionValues", "nbia"), ("getSeries", "tcia")])
+@pytest.mark.parametrize("fault", [html(), status(500), status(400), empty()])
+@pytest.mark.asyncio
+async def test_an_archive_that_answers_nothing_of_use_ends_the_run(archive, mirror, call, dialect, fault):
+    archive.faults.add(call, fault)
+    with pytest.raises(ArchiveError) as caught:
+        await mirror.sync(archive, dialect)
+    assert caught.value.exit_code == ExitCode.UNREACHABLE
+    (report,) = (mirror.root / ".mirror" / "runs").glob("*.json")
+    assert '"state": "failed"' in report.read_text()
+
+
+@pytest.mark.asyncio
+async def test_an_archive_without_a_collection_is_no_complete_mirror(archive, mirror):
+    archive.faults.add("getCollectionValues", status(200, "[]"))
+    with pytest.raises(BadAnswer, match="getCollectionValues"):
+        await mirror.sync(archive)
+
+
+@pytest.mark.asyncio
+async def test_what_the_archive_says_of_a_held_series_is_kept_up_to_date(archive, mirror):
+    """A licence that changes upstream reaches the manifest, though no file of the series moves."""
+    await mirror.sync(archive)
+    changed = "https://creativecommons.org/licenses/by-nc/4.0/"
+    archive.faults.add("getSeries", edit_rows(lambda rows: [row | {"LicenseURI": changed} for row in rows]))
+    report = await mirror.sync(archive)
+    assert (report.series.planned, report.instances.fetched) == (0, 0)
+    assert {row.license_uri for row in mirror.series().values()} == {changed}
+    assert changed in (mirror.root / "LICENSES").read_text()
+    assert changed in (mirror.root / "manifest-series.csv").read_text()
+
+
+# Plans
+
+
+def plan_of(mirror: Mirror) -> tuple[list[CollectionPlanned], Planned]:
+    (planned,) = [event for event in mirror.events if isinstance(event, Planned)]
+    return [event for event in mirror.events if isinstance(event, CollectionPlanned)], replace(planned, free=None)
+
+
+@pytest.mark.asyncio
+async def test_a_dry_run_changes_nothing_and_says_what_a_run_does(archive, mirror):
+    rehearsed = await mirror.sync(archive, dry_run=True)
+    assert (rehearsed.state, rehearsed.exit_code) == ("planned", ExitCode.COMPLETE)
+    assert not mirror.root.exists()
+    assert asked(archive, "getSingleImage") == asked(archive, "getSOPInstanceUIDs") == []
+    plan = plan_of(mirror)
+    assert (plan[1].series, plan[1].objects, plan[1].bytes) == (7, 32, sum(map(len, truth(archive).values())))
+    report = await mirror.sync(archive)
+    assert plan_of(mirror) == plan
+    assert (report.series.planned, report.instances.fetched, report.bytes.fetched) == (
+        plan[1].series, plan[1].objects, plan[1].bytes,
+    )  # fmt: skip
+
+    archive.stock("Brain Beta", make_series(series_uid=SERIES, study_uid=uid(2, 1, 2), patient_id="S2-001", first=13,
+                                            instances=2, seed=2), released="2022-01-01")  # fmt: skip
+    archive.stock("New", make_series(series_uid=uid(5, 1, 1), seed=5))
+    before = snapshot(mirror.root)
+    await mirror.sync(archive, dry_run=True)
+    after = snapshot(mirror.root)
+    # The lock says who held it last; nothing else has moved.
+    assert {path for path in before | after if before.get(path) != after.get(path)} <= {".mirror/lock"}
+    changed = plan_of(mirror)
+    assert [(p.collection, p.new, p.changed, p.kept, p.objects) for p in changed[0]] == [
+        ("Brain Beta", 0, 1, 2, 2), ("Lung-Alpha", 0, 0, 4, 0), ("New", 1, 0, 0, 4),
+    ]  # fmt: skip
+    report = await mirror.sync(archive)
+    assert plan_of(mirror) == changed
+    assert (report.exit_code, report.instances.fetched) == (0, 6)
+    assert_nothing_wrong(mirror, archive, whole=True)
+
+
+@pytest.mark.parametrize("layout", ["uid", "classic"])
+@pytest.mark.parametrize("dialect", ["nbia", "tcia"])
+@pytest.mark.asyncio
+async def test_of_a_series_that_grew_only_the_new_instance_is_fetched(archive, mirror, dialect, layout):
+    await mirror.sync(archive, dialect, layout=layout)
+    archive.stock("Brain Beta", make_series(series_uid=SERIES, study_uid=uid(2, 1, 2), patient_id="S2-001", first=13,
+                                            instances=1, seed=2), released="2021-06-16")  # fmt: skip
+    report = await mirror.sync(archive, dialect)
+    assert (report.exit_code, report.series.planned, report.series.kept) == (0, 1, 6)
+    assert [p["SOPInstanceUID"] for p in asked(archive, "getSingleImage")] == [f"{SERIES}.10013"]
+    assert asked(archive, "getSOPInstanceUIDs") == [{"SeriesInstanceUID": SERIES}]
+    assert_nothing_wrong(mirror, archive, whole=True)
+
+
+@pytest.mark.asyncio
+async def test_an_instance_that_the_archive_replaced_is_fetched_anew(archive, mirror):
+    await mirror.sync(archive, "nbia")
+    other = make_series(series_uid=SERIES, study_uid=uid(2, 1, 2), patient_id="S2-001", instances=1, seed=77)
+    archive.stock("Brain Beta", other, released="2022-02-02")
+    report = await mirror.sync(archive, "nbia")
+    assert report.exit_code == 0
+    assert {p["SOPInstanceUID"] for p in asked(archive, "getSingleImage")} == {f"{SERIES}.10001"}
+    assert_nothing_wrong(mirror, archive, whole=True)
+
+
+@pytest.mark.asyncio
+async def test_a_series_that_the_archive_withdrew_stays(archive, mirror):
+    await mirror.sync(archive)
+    archive.withdraw(SERIES)
+    report = await mirror.sync(archive)
+    assert (report.exit_code, report.series.kept) == (0, 6)
+    assert len(mirror.instances()) == 32
+
+
+# An archive that goes away
+
+
+@pytest.mark.asyncio
+async def test_an_archive_that_is_not_there(tmp_path):
+    async with FakeArchive(tmp_path / "upstream") as archive:
+        settings = settings_for(archive)
+    with pytest.raises(Unreachable, match="getCollectionValues") as caught:
+        await sync(tmp_path / "mirror", Scope(all=True), settings)
+    assert caught.value.exit_code == ExitCode.UNREACHABLE
+    with pytest.raises(Unreachable):
+        await sync(tmp_path / "dry", Scope(all=True), settings, dry_run=True)
+    assert not (tmp_path / "dry").exists()
+
+
+@pytest.mark.parametrize("transport", ["instance", "zip"])
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [("getSeries", 1), ("getSeriesSize", 3), ("getSOPInstanceUIDs", 4), ("getMD5Hierarchy", 2), ("bodies", 5)],
+)
+@pytest.mark.asyncio
+async def test_an_archive_that_goes_away_ends_the_run_and_the_next_goes_on(archive, mirror, transport, call, number):
+    call = {"instance": "getSingleImage", "zip": "getImage"}[transport] if call == "bodies" else call
+    seen = 0
+
+    async def last(request: Asked) -> web.StreamResponse:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            archive.faults.rules.insert(0, archive.faults.add("*", gone()))
+        return await request.handler(request.request)
+
+    archive.faults.add(call, last)
+    with pytest.raises(ArchiveError) as caught:
+        await mirror.sync(archive, transport=transport)
+    assert caught.value.exit_code == ExitCode.UNREACHABLE
+    assert mirror.parts() == []
+    held = mirror.instances()
+    published = {e.sop_instance_uid for e in mirror.events if isinstance(e, InstancePublished)}
+    assert published <= held.keys()
+    (report,) = (mirror.root / ".mirror" / "runs").glob("*.json")
+    assert '"state": "failed"' in report.read_text()
+
+    archive.faults.clear()
+    report = await mirror.sync(archive, transport=transport)
+    assert (report.exit_code, report.instances.fetched) == (0, 32 - len(held))
+    assert_nothing_wrong(mirror, archive, whole=True)
+
+
+@pytest.mark.asyncio
+async def test_the_error_of_a_failed_crawl_says_which_request_failed(archive, mirror):
+    archive.faults.add("getSeries", status(500, "java.lang.OutOfMemoryError"))
+    with pytest.raises(ServerFault, match=r"getSeries\(.*OutOfMemoryError"):
+        await mirror.sync(archive, scope=Scope(collections=("Brain Beta",)))
+
+
+def test_a_series_row_is_what_the_archive_says(archive: Any) -> None:
+    assert {series for series, _ in archive.files().values()} == LUNG | {uid(2, 1, 1, 1), uid(2, 1, 1, 2), SERIES}
