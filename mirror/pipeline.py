@@ -214,7 +214,7 @@ class _Run:
         return known
 
     def _check_space(self, needed: int, free: int) -> None:
-        if needed + SPARE > free:
+        if needed and needed + SPARE > free:
             raise StoreFull(
                 f"{self._root}: the plan needs {needed:,} bytes and {SPARE:,} to spare, {free:,} are free;"
                 " nothing was fetched"

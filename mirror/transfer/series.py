@@ -74,11 +74,10 @@ async def _check_space(open_series: OpenSeries, size: SeriesSize | None) -> None
     if free is None or size is None or size.total_size_in_bytes is None:
         return
     totals = await kit.ledger.run(kit.ledger.totals, open_series.todo.id, 0)
-    needed = size.total_size_in_bytes - totals.held_bytes + SPARE
-    if needed > free:
+    needed = size.total_size_in_bytes - totals.held_bytes
+    if needed > 0 and needed + SPARE > free:
         raise StoreFull(
-            f"{open_series.todo.directory}: the series needs {needed:,} bytes ({SPARE:,} of it to spare),"
-            f" {free:,} are free"
+            f"{open_series.todo.directory}: the series needs {needed:,} bytes and {SPARE:,} to spare, {free:,} are free"
         )
 
 
