@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from aiohttp import web
 from fakes.archive import FakeArchive
 from fakes.dicom import make_series, uid
-from fakes.faults import Asked, Fault, cut, edit_rows, empty, html, stall, status
+from fakes.faults import Asked, cut, edit_rows, empty, html, stall, status
+from fakes.manners import gone, ignoring
 from fakes.mirroring import Mirror, asked, assert_nothing_wrong, findings, kinds, settings_for, snapshot, truth
 
 from mirror.errors import ArchiveError, BadAnswer, ExitCode, ServerFault, SettingsError, Unreachable
@@ -24,28 +24,6 @@ SERIES = uid(2, 1, 2, 1)
 @pytest.fixture
 def mirror(tmp_path):
     return Mirror(tmp_path / "mirror")
-
-
-def ignoring(*names: str) -> Fault:
-    """A server that does not know these parameters and passes over them."""
-
-    async def fault(request: Asked) -> web.StreamResponse:
-        params = {name: value for name, value in request.params.items() if name not in names}
-        true = await replace(request, params=params).truth()
-        return web.Response(status=true.status, body=true.body, headers=true.headers)
-
-    return fault
-
-
-def gone() -> Fault:
-    """No server any more: the connection ends without an answer."""
-
-    async def fault(request: Asked) -> web.StreamResponse:
-        if request.request.transport is not None:
-            request.request.transport.abort()
-        return web.Response()
-
-    return fault
 
 
 def held_series(mirror: Mirror) -> set[str]:
@@ -367,7 +345,3 @@ async def test_the_error_of_a_failed_crawl_says_which_request_failed(archive, mi
     archive.faults.add("getSeries", status(500, "java.lang.OutOfMemoryError"))
     with pytest.raises(ServerFault, match=r"getSeries\(.*OutOfMemoryError"):
         await mirror.sync(archive, scope=Scope(collections=("Brain Beta",)))
-
-
-def test_a_series_row_is_what_the_archive_says(archive: Any) -> None:
-    assert {series for series, _ in archive.files().values()} == LUNG | {uid(2, 1, 1, 1), uid(2, 1, 1, 2), SERIES}

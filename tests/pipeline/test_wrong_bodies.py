@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes.dicom import uid
 from fakes.faults import Fault, cut, empty, flip, html, short, stall, status, swap
+from fakes.manners import gone
 from fakes.mirroring import Mirror, asked, assert_nothing_wrong, findings, truth
 
 from mirror.errors import ExitCode
@@ -28,6 +29,7 @@ FAULTS: dict[str, Fault] = {
     "flipped preamble": flip(130),
     "flipped pixel": flip(-1),
     "stall": stall(0.5),
+    "no answer": gone(),
     "500": status(500, "Server was not able to process your request\nnull"),
     "503": status(503),
     "429": status(429, headers={"Retry-After": "0"}),
@@ -48,6 +50,7 @@ FOR_EVER = {
     "flipped preamble": FindingKind.NOT_DICOM,
     "flipped pixel": FindingKind.MD5_DIFFERS,
     "stall": FindingKind.UNAVAILABLE,
+    "no answer": FindingKind.UNAVAILABLE,
     "500": FindingKind.UNAVAILABLE,
     "503": FindingKind.UNAVAILABLE,
     "429": FindingKind.UNAVAILABLE,
@@ -71,7 +74,7 @@ def victims() -> dict[str, str]:
     """Fault -> an instance to suffer it, spread over two series."""
     uids = [f"{SERIES}.{n}" for n in range(10001, 10013)] + [f"{OTHER}.{n}" for n in range(10001, 10005)]
     uids += [f"{uid(1, 1, 1, 1)}.10001", f"{uid(1, 1, 1, 2)}.10002"]
-    return dict(zip(FAULTS, uids, strict=False))
+    return dict(zip(FAULTS, uids, strict=True))
 
 
 @pytest.mark.parametrize("dialect", ["nbia", "tcia"])
@@ -163,6 +166,16 @@ async def test_what_cannot_be_had_is_tried_less_and_less_often(archive, mirror, 
     healed = await mirror.sync(archive)
     assert (healed.exit_code, healed.instances.fetched) == (0, 1)
     assert_nothing_wrong(mirror, archive, whole=True)
+
+
+@pytest.mark.parametrize("fault", [gone(), stall(0.5)])
+@pytest.mark.asyncio
+async def test_a_poison_object_that_is_all_that_is_left_is_no_archive_that_is_down(archive, mirror, fault):
+    archive.faults.add("getSingleImage", fault, SOPInstanceUID=VICTIM)
+    for attempts in (1, 2):
+        report = await mirror.sync(archive, progress_timeout=0.3)
+        assert report.exit_code == ExitCode.INCOMPLETE
+        assert [f.attempts for f in report.findings if f.sop_instance_uid == VICTIM] == [attempts]
 
 
 @pytest.mark.asyncio
