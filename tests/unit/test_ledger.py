@@ -331,6 +331,7 @@ def test_a_directory_is_had_by_who_claims_it_first(ledger: Ledger):
         ("STRASSE", "straße"),
         ("\u00c5ngstr\u00f6m", "A\u030angstro\u0308m"),
         ("\u212bngstrom", "\u00e5ngstrom"),
+        ("\u03b1\u0345\u0301", "\u03b1\u0301\u0345"),
         ("same", "same"),
     ],
 )
