@@ -250,5 +250,6 @@ class CollectionStatus:
     unfinished: int
     instances: int
     bytes: int
-    #: Seconds since 1970, UTC; None: never synced whole.
+    #: When a run last came to its end that had crawled the collection, or a series of it was last judged, whichever
+    #: is later. Seconds since 1970, UTC; None: neither has happened.
     last_sync: int | None

@@ -75,8 +75,8 @@ class Catalogue:
         synced = {
             r["collection"]: r["at"]
             for r in self._rows(
-                "SELECT collection, max(finished_at) AS at FROM crawls"
-                " WHERE finished_at IS NOT NULL GROUP BY collection"
+                "SELECT collection, max(at) AS at FROM (SELECT collection, synced_at AS at FROM crawls"
+                " UNION ALL SELECT collection, judged_at FROM series) GROUP BY collection"
             )
         }
         return [

@@ -47,11 +47,12 @@ class PlanSize:
 class Planning(LedgerFile):
     """What is written before a series is fetched."""
 
-    def begin_crawl(self, collection: str, scope: str, started_at: int) -> int:
-        """Note that a crawl of a collection begins; its number goes to the rows that it brings."""
+    def begin_crawl(self, collection: str, scope: str, started_at: int, run: str = "") -> int:
+        """Note that a crawl of a collection begins, of this run; its number goes to the rows that it brings."""
         with self.transaction() as db:
             cursor = db.execute(
-                "INSERT INTO crawls (collection, scope, started_at) VALUES (?, ?, ?)", (collection, scope, started_at)
+                "INSERT INTO crawls (collection, scope, run, started_at) VALUES (?, ?, ?, ?)",
+                (collection, scope, run, started_at),
             )
             return int(cursor.lastrowid or 0)
 
@@ -59,6 +60,13 @@ class Planning(LedgerFile):
         """Note that every row of a crawl is in."""
         with self.transaction() as db:
             db.execute("UPDATE crawls SET finished_at = ? WHERE id = ?", (int(time.time()), crawl))
+
+    def finish_run(self, run: str) -> None:
+        """Note that a run came to its end: the collections that it crawled whole are synced now. Safe to repeat."""
+        with self.transaction() as db:
+            db.execute(
+                "UPDATE crawls SET synced_at = ? WHERE run = ? AND finished_at IS NOT NULL", (int(time.time()), run)
+            )
 
     def put_patients(self, crawl: int, patients: Sequence[Patient]) -> None:
         """Write rows of getPatient. Safe to repeat."""

@@ -15,13 +15,16 @@ _V1 = """
 -- Facts about the mirror itself: server, dialect, layout, created_at, changes, exported.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
--- One row per crawl of one collection under one scope. finished_at is null until every row of it is in.
+-- One row per crawl of one collection under one scope. finished_at is null until every row of it is in, synced_at
+-- until the run that made the crawl has come to its end.
 CREATE TABLE crawls (
     id INTEGER PRIMARY KEY,
     collection TEXT NOT NULL,
     scope TEXT NOT NULL,
+    run TEXT NOT NULL DEFAULT '',
     started_at INTEGER NOT NULL,
-    finished_at INTEGER
+    finished_at INTEGER,
+    synced_at INTEGER
 );
 
 CREATE TABLE patients (

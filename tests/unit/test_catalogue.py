@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,8 @@ def test_status(ledger: Ledger, catalogue: Catalogue):
     plan(ledger, a_series("4"), a_series("5"))
     ledger.open_series(the_todo(ledger, "5").id)
     plan(ledger, a_series("6", collection="B"))
-    crawl = ledger.begin_crawl("A", "A", 100)
-    ledger.finish_crawl(crawl)
-    ledger.begin_crawl("B", "B", 200)
     with ledger.transaction() as db:
-        db.execute("UPDATE crawls SET finished_at = 150 WHERE id = ?", (crawl,))
+        db.execute("UPDATE series SET judged_at = 150 WHERE judged_at IS NOT NULL")
     assert catalogue.status() == [
         CollectionStatus(
             collection="A", series=5, complete=1, incomplete=1, quarantined=1, unfinished=2, instances=3, bytes=9,
@@ -82,6 +80,43 @@ def test_status(ledger: Ledger, catalogue: Catalogue):
             last_sync=None,
         ),
     ]  # fmt: skip
+
+
+def last_syncs(catalogue: Catalogue) -> dict[str, int | None]:
+    return {status.collection: status.last_sync for status in catalogue.status()}
+
+
+def test_the_last_sync_is_the_end_of_a_run_not_of_a_crawl(
+    ledger: Ledger, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+):
+    plan(ledger, a_series("1"), a_series("2", collection="B"), a_series("3", collection="C"))
+    monkeypatch.setattr(time, "time", lambda: 100.0)
+    ledger.finish_crawl(ledger.begin_crawl("A", "A", 90, "killed"))
+    ledger.finish_crawl(ledger.begin_crawl("A", "A", 91, "r1"))
+    ledger.finish_crawl(ledger.begin_crawl("B", "B", 92, "r1"))
+    ledger.begin_crawl("C", "C", 93, "r1")
+    assert last_syncs(catalogue) == {"A": None, "B": None, "C": None}
+    monkeypatch.setattr(time, "time", lambda: 200.0)
+    ledger.finish_run("r1")
+    assert last_syncs(catalogue) == {"A": 200, "B": 200, "C": None}
+    monkeypatch.setattr(time, "time", lambda: 300.0)
+    ledger.finish_crawl(ledger.begin_crawl("A", "A", 290, "killed later"))
+    assert last_syncs(catalogue) == {"A": 200, "B": 200, "C": None}
+
+
+def test_a_series_that_is_judged_is_synced_whatever_was_crawled(
+    ledger: Ledger, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+):
+    plan(ledger, a_series("1"))
+    ledger.finish_crawl(ledger.begin_crawl("A", "A", 90, "r1"))
+    monkeypatch.setattr(time, "time", lambda: 200.0)
+    ledger.finish_run("r1")
+    monkeypatch.setattr(time, "time", lambda: 300.5)
+    ledger.judge(the_todo(ledger, "1").id, SeriesState.INCOMPLETE, ())
+    assert last_syncs(catalogue) == {"A": 300}
+    monkeypatch.setattr(time, "time", lambda: 400.0)
+    ledger.finish_run("r1")
+    assert last_syncs(catalogue) == {"A": 400}
 
 
 def test_rows_of_the_manifest_come_in_a_fixed_order_with_every_field(ledger: Ledger, catalogue: Catalogue):
