@@ -10,29 +10,59 @@ from pathlib import Path
 from mirror.errors import Damaged, LedgerError, StoreDenied, StoreError, StoreFull
 from mirror.ledger.schema import check_version, migrate
 
+#: What SQLite says where it may not write, the files included that it shares with others beside the ledger.
+_REFUSED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open the ledger, migrated when for writing. Transactions are the caller's (autocommit mode).
 
-    A reader never blocks the writer, nor the writer a reader (WAL). Raises TooNew, Damaged, StoreDenied.
+    A reader never blocks the writer, nor the writer a reader (WAL). A mirror that cannot be written can be read; what
+    a run on another machine does to it meanwhile is not seen. Raises TooNew, Damaged, StoreDenied.
     """
     with sqlite_errors(path):
-        if read_only:
-            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
-        else:
-            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            if read_only:
-                check_version(db, str(path))
-            else:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = NORMAL")
-                db.execute("PRAGMA foreign_keys = ON")
-                migrate(db, str(path))
-        except BaseException:
-            db.close()
+        return _reader(path) if read_only else _writer(path)
+
+
+def _writer(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA foreign_keys = ON")
+        migrate(db, str(path))
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        return _checked(uri, path)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in _REFUSED:
             raise
-        return db
+        # Even readers lay files beside a ledger in WAL mode, which a read-only folder does not take. Without a log
+        # there is no run, and the file is all there is; with one, the file alone would be half the truth.
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise StoreDenied(
+                f"{path}: {error}: a run is at work or was cut off ({log.name} is there), and the folder cannot be"
+                " written; a sync that may write there puts it in order"
+            ) from error
+        return _checked(f"{uri}&immutable=1", path)
+
+
+def _checked(uri: str, path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(uri, uri=True, check_same_thread=False)
+    try:
+        check_version(db, str(path))
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 @contextmanager
@@ -46,7 +76,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
             raise StoreFull(f"{path}: no space left on the disk") from error
-        if error.sqlite_errorcode in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        if error.sqlite_errorcode & 0xFF in _REFUSED:
             raise StoreDenied(f"{path}: {error}") from error
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
             raise StoreError(f"{path}: {error}") from error

@@ -22,6 +22,7 @@ class LedgerFile:
     """One mirror's ledger, held by one writer. Use as a context manager.
 
     With `rehearse`, everything that is written is undone by `close`: how a plan is made without being kept.
+    An older ledger is migrated to the newest version all the same.
     """
 
     def __init__(self, root: Path, *, rehearse: bool = False) -> None:

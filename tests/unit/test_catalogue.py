@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.records import a_loss, a_patient, a_series, a_study, an_instance, hold, plan, the_todo
 
-from mirror.errors import SettingsError
+from mirror.errors import SettingsError, StoreDenied
 from mirror.ledger import Catalogue, Ledger
 from mirror.model import Action, CollectionStatus, Finding, FindingKind, SeriesState, Why
 
@@ -37,6 +41,59 @@ def test_no_mirror_is_told_as_such(tmp_path: Path):
 def test_a_reader_cannot_write(catalogue: Catalogue):
     with pytest.raises(Exception, match="readonly"):
         list(catalogue._rows("DELETE FROM meta"))
+
+
+@contextmanager
+def nobody_may_write(*folders: Path) -> Iterator[None]:
+    """These folders take no file from this process, not even from one that runs as root."""
+    user = os.geteuid()
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        if user == 0:
+            os.seteuid(0)
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that another user can come to: pytest's own are closed to all but its user."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_mirror_that_cannot_be_written_can_be_read(open_to_all: Path):
+    with Ledger(open_to_all) as ledger:
+        hold(ledger, a_series("1"), ["1.1", "1.2"])
+    folder = open_to_all / ".mirror"
+    names = sorted(path.name for path in folder.iterdir())
+    with nobody_may_write(open_to_all, folder), Catalogue(open_to_all) as catalogue:
+        assert [row.sop_instance_uid for row in catalogue.instance_rows()] == ["1.1", "1.2"]
+        assert catalogue.status()[0].complete == 1
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_what_a_killed_run_left_in_its_log_is_not_passed_over(open_to_all: Path, tmp_path: Path):
+    folder = open_to_all / ".mirror"
+    with Ledger(tmp_path) as ledger:
+        hold(ledger, a_series("1"), ["1.1"])
+        folder.mkdir()
+        for name in ("ledger.sqlite", "ledger.sqlite-wal"):
+            shutil.copy(ledger.path.with_name(name), folder)
+    assert (folder / "ledger.sqlite-wal").stat().st_size > 0
+    with (
+        nobody_may_write(open_to_all, folder),
+        pytest.raises(StoreDenied, match=r"ledger\.sqlite-wal is there\), and the folder cannot be written"),
+    ):
+        Catalogue(open_to_all)
+    with Catalogue(open_to_all) as catalogue:
+        assert [row.sop_instance_uid for row in catalogue.instance_rows()] == ["1.1"]
 
 
 def test_a_reader_sees_what_is_committed_and_blocks_nobody(ledger: Ledger, catalogue: Catalogue):
