@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from mirror.errors import Locked, store_errors
+from mirror.errors import Locked, StoreError, store_errors
 
 
 def take_lock(root: Path) -> BinaryIO:
@@ -23,7 +23,10 @@ def take_lock(root: Path) -> BinaryIO:
     """
     path = root / ".mirror" / "lock"
     with store_errors(path), ExitStack() as opened:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (NotADirectoryError, FileExistsError) as error:
+            raise StoreError(f"{path.parent if root.is_dir() else root}: is not a folder") from error
         # Unbuffered: words that the disk does not take fail here, not when the file is closed.
         file = opened.enter_context(path.open("a+b", buffering=0))
         try:

@@ -80,10 +80,18 @@ def test_a_holder_without_words_is_unknown(tmp_path: Path):
             take_lock(tmp_path)
 
 
-def test_a_root_that_is_a_file_is_no_lock(tmp_path: Path):
+@pytest.mark.parametrize("below", [".", "mirrors/lung"])
+def test_a_root_that_cannot_be_a_folder_is_named(tmp_path: Path, below: str):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="Not a directory"):
-        take_lock(tmp_path / "file")
+    with pytest.raises(StoreError) as caught:
+        take_lock(tmp_path / "file" / below)
+    assert str(caught.value) == f"{tmp_path / 'file' / below}: is not a folder"
+
+
+def test_a_file_in_place_of_the_folder_of_our_own_is_named(tmp_path: Path):
+    (tmp_path / ".mirror").write_text("")
+    with pytest.raises(StoreError, match=r"/\.mirror: is not a folder$"):
+        take_lock(tmp_path)
 
 
 @pytest.mark.parametrize(
