@@ -14,6 +14,7 @@ import glob
 import itertools
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import fields
@@ -49,14 +50,17 @@ def export(root: Path, format: str, output: Path | None = None) -> list[tuple[Pa
     """Write the mirror's manifest in one of EXPORT_FORMATS; gives back the files and how many rows each has.
 
     csv, jsonl and parquet are two tables, instances and series: manifest.csv and manifest-series.csv, or `output` and
-    its name with "-series". sha256 is SHA256SUMS, for `sha256sum -c` in the root; tcia names the complete series.
-    Raises SettingsError for an unknown format, a folder without a mirror or a missing extra; StoreFull, StoreDenied
-    or StoreError, naming the path, for what the disk refuses. Safe to repeat.
+    its name with "-series" beside it; a link is followed. sha256 is SHA256SUMS, for `sha256sum -c` in the root; tcia
+    names the complete series. Raises SettingsError for an unknown format, a folder without a mirror, a missing extra,
+    or an output that is there and is no file; StoreFull, StoreDenied or StoreError, naming the path, for what the disk
+    refuses. Safe to repeat.
     """
     if format not in EXPORT_FORMATS:
         near = difflib.get_close_matches(format, EXPORT_FORMATS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SettingsError(f"format: {format!r} is none of {', '.join(EXPORT_FORMATS)}{hint}")
+    if output is not None:
+        output = _place(output)
     with Catalogue(root) as catalogue:
         if format in _TABLES:
             return _tables(catalogue, format, output or root / f"manifest.{format}")
@@ -93,6 +97,7 @@ def _tables(catalogue: Catalogue, format: str, target: Path) -> list[tuple[Path,
             lambda file: _write_parquet(series(), file, SeriesRow, arrow, parquet),
         )
     beside = target.with_name(f"{target.stem}-series{target.suffix}")
+    _place(beside)  # refused before the first table is written
     return [_published(target, writes[0]), _published(beside, writes[1])]
 
 
@@ -154,24 +159,38 @@ def _text(write: Callable[[TextIO], int]) -> Write:
     return wrapped
 
 
+def _place(target: Path) -> Path:
+    """Where a file for `target` goes: there, or where a link leads. Raises SettingsError where no file can be."""
+    with store_errors(target):
+        try:
+            mode = target.stat().st_mode
+        except FileNotFoundError:
+            mode = stat.S_IFREG
+    if stat.S_ISDIR(mode):
+        raise SettingsError(f"{target}: a folder, not a file")
+    if not stat.S_ISREG(mode):
+        # Replaced by a file, a device or a pipe would be gone for everybody.
+        raise SettingsError(f"{target}: is not a file; an export replaces files, and goes to no device or pipe")
+    return Path(os.path.realpath(target)) if target.is_symlink() else target
+
+
 def _published(target: Path, write: Write) -> tuple[Path, int]:
     """Replace `target` by what `write` writes; gives back the target and the number of rows."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    place = _place(target)
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}.part")
     with store_errors(target):
-        if target.is_dir():
-            raise SettingsError(f"{target}: a folder, not a file")
-        _clear_leftovers(target)
+        _clear_leftovers(place)
         try:
             with temporary.open("xb") as file:
                 _hold(file)
                 count = write(file)
                 file.flush()
                 os.fsync(file.fileno())
-                temporary.replace(target)
+                temporary.replace(place)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _flush_folder(target.parent)
+        _flush_folder(place.parent)
     return target, count
 
 

@@ -263,6 +263,65 @@ def test_a_folder_is_no_output(root, tmp_path):
         export(root, "csv", tmp_path)
 
 
+def test_an_output_that_is_a_link_is_written_where_it_leads(root, tmp_path):
+    (tmp_path / "held").mkdir()
+    target, link = tmp_path / "held" / "really.tcia", tmp_path / "link.tcia"
+    target.write_text("old")
+    link.symlink_to(Path("held") / "really.tcia")
+    assert export(root, "tcia", link) == [(target, 2)]
+    assert link.is_symlink()
+    assert list(read_series_uids(target.read_text(), "link")) == ["1.2.2", "1.2.1"]
+    assert files_of(tmp_path / "held") == {"really.tcia"}
+
+
+def test_a_link_to_what_is_not_there_yet_makes_it(root, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "new")
+    export(root, "sha256", link)
+    assert link.is_symlink()
+    assert len((tmp_path / "new").read_text().splitlines()) == 8
+
+
+def test_both_tables_lie_where_the_link_leads_to(root, tmp_path):
+    (tmp_path / "held").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "held" / "really.csv")
+    export(root, "csv", tmp_path / "link.csv")
+    assert files_of(tmp_path / "held") == {"really.csv", "really-series.csv"}
+    assert files_of(tmp_path) == {"link.csv"}
+
+
+def test_a_manifest_of_the_mirror_may_be_a_link_too(root, tmp_path):
+    (root / "manifest.csv").symlink_to(tmp_path / "elsewhere.csv")
+    assert export(root, "csv")[0] == (root / "manifest.csv", 8)
+    assert (root / "manifest.csv").is_symlink()
+    assert len((tmp_path / "elsewhere.csv").read_text(encoding="utf-8").splitlines()) == 9
+    assert (root / "manifest-series.csv").is_file()
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+def test_what_is_no_file_is_left_as_it_is(root, tmp_path, format):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for output in (pipe, tmp_path / "link"):
+        with pytest.raises(SettingsError, match=f"{output}: is not a file; an export replaces files"):
+            export(root, format, output)
+    if format in ("csv", "jsonl", "parquet"):
+        (tmp_path / f"x-series.{format}").symlink_to(pipe)
+        with pytest.raises(SettingsError, match=f"x-series.{format}: is not a file; an export replaces files"):
+            export(root, format, tmp_path / f"x.{format}")
+    assert pipe.is_fifo()
+    assert (tmp_path / "link").is_symlink()
+    assert files_of(tmp_path) == set()
+
+
+def test_links_that_lead_to_each_other_are_named(root, tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(StoreError, match="a: Too many levels of symbolic links"):
+        export(root, "tcia", tmp_path / "a")
+
+
 def test_an_output_that_cannot_be_made_is_named(root, tmp_path):
     with pytest.raises(StoreError, match=r"absent/x\.csv: No such file"):
         export(root, "csv", tmp_path / "absent" / "x.csv")
