@@ -74,6 +74,14 @@ class Planned(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransportChosen(Event):
+    """How this run brings instances, "instance" or "zip", and why, in words."""
+
+    transport: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesOpened(Event):
     """A series was taken up and listed; `to_fetch` of its `listed` instances are not held yet."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import re
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,8 @@ _PREAMBLE = 132
 _SWELL = 2
 #: A longer list of MD5s is none.
 _LONGEST_LIST = 64 * 1024 * 1024
+#: So many series are tried to learn what a server can do.
+_PROBES = 3
 _NO_IMAGE = frozenset({"LICENSE", "md5hashes.csv", "results.json"})
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -45,15 +47,23 @@ class Capabilities:
     singles: bool
 
 
-async def probe(client: ArchiveClient, series_instance_uid: str) -> Capabilities:
-    """Try the calls for single instances on one series. Some servers lack them, or answer them with nothing."""
-    try:
-        uids = await (await client.get_sop_instance_uids(series_instance_uid)).all()
-    except ArchiveError:
-        uids = []
-    if not uids:
-        return Capabilities(lists=False, singles=False)
+async def probe(client: ArchiveClient, series_instance_uids: str | Sequence[str]) -> Capabilities:
+    """Try the calls for single instances. Some servers lack them, or answer them with nothing.
 
+    One series that cannot be read says nothing of the server: a call is there as soon as one of the first few series
+    shows it. Raises the ArchiveError of an archive that is down.
+    """
+    uids = [series_instance_uids] if isinstance(series_instance_uids, str) else series_instance_uids
+    lists = False
+    for uid in uids[:_PROBES]:
+        of_this = await _probe_series(client, uid)
+        lists = lists or of_this.lists
+        if of_this.singles:
+            return of_this
+    return Capabilities(lists=lists, singles=False)
+
+
+async def _probe_series(client: ArchiveClient, series_instance_uid: str) -> Capabilities:
     async def begins(chunks: AsyncIterator[bytes], _length: int | None) -> bool:
         start = b""
         async for chunk in chunks:
@@ -63,10 +73,15 @@ async def probe(client: ArchiveClient, series_instance_uid: str) -> Capabilities
         # Not every server that lacks a call says so by its status.
         return start[_PREAMBLE - 4 : _PREAMBLE] == b"DICM"
 
+    uids: list[str] = []
+    singles = False
     try:
-        return Capabilities(lists=True, singles=await client.get_single_image(series_instance_uid, uids[0], begins))
-    except ArchiveError:
-        return Capabilities(lists=True, singles=False)
+        uids = await (await client.get_sop_instance_uids(series_instance_uid)).all()
+        singles = bool(uids) and await client.get_single_image(series_instance_uid, uids[0], begins)
+    except ArchiveError as error:
+        if await client.is_down(error):
+            raise
+    return Capabilities(lists=bool(uids), singles=singles)
 
 
 class ZipTransport:
