@@ -6,13 +6,12 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
-import anyio.from_thread
 import anyio.to_thread
 
 from mirror.check import Checked, check_instance
 from mirror.events import SeriesOpened
 from mirror.layout import safe_name
-from mirror.model import Finding, FindingKind, Instance, Verdict
+from mirror.model import Digest, Finding, FindingKind, Instance, Verdict
 from mirror.transfer import OpenSeries, tolerance
 from mirror.tree import Part, Store
 
@@ -51,50 +50,68 @@ async def admit(open_series: OpenSeries, body: Body, *, last_try: bool) -> tuple
     Wrong bytes have no place: they are forgotten, or quarantined when no other try follows.
     """
     try:
-        checked, instance = await anyio.to_thread.run_sync(_admit, open_series, body, last_try)
+        if body.sop_instance_uid is None:
+            # Nobody asked for this one by its UID: it may be held, or come twice.
+            checked, digest = await anyio.to_thread.run_sync(_check, open_series, body)
+            uid = checked.header.sop_instance_uid if checked.header and checked.verdict.ok else None
+            held = await open_series.held_as(uid) if uid is not None else None
+            if held == digest.sha256:
+                return ()
+            if held is not None:
+                said = f"comes with other bytes than are held: SHA-256 {digest.sha256}, held {held}"
+                return (open_series.finding(FindingKind.DUPLICATE_INSTANCE, said, uid),)
+            instance = await anyio.to_thread.run_sync(_place, open_series, body, checked, digest, last_try)
+        else:
+            checked, instance = await anyio.to_thread.run_sync(_check_and_place, open_series, body, last_try)
     finally:
         body.part.discard()
     if instance is None:
-        return () if checked.verdict.ok else checked.verdict.findings
+        return checked.verdict.findings
     for finding in checked.verdict.findings:
         open_series.notice(finding)
     await open_series.published(instance)
     return ()
 
 
-def _admit(open_series: OpenSeries, body: Body, last_try: bool) -> tuple[Checked, Instance | None]:
-    """All that blocks, in one thread hop: read the header, hash, write, rename."""
-    kit, todo, part = open_series.kit, open_series.todo, body.part
-    with part.open() as file:
-        checked = check_instance(file, part.size, todo.series, body.sop_instance_uid, body.promised)
-    checked = tolerance(kit.settings, checked)
-    digest = part.digest()
+def _check_and_place(open_series: OpenSeries, body: Body, last_try: bool) -> tuple[Checked, Instance | None]:
+    """All that blocks, in one thread hop."""
+    checked, digest = _check(open_series, body)
+    return checked, _place(open_series, body, checked, digest, last_try)
+
+
+def _check(open_series: OpenSeries, body: Body) -> tuple[Checked, Digest]:
+    """Read the header and hash. Blocks."""
+    size, digest = body.part.size, body.part.digest()
+    vouched = body.md5 == digest.md5
+    # Bytes that are the archive's own by its MD5 are whole: then the length that was announced is what was wrong.
+    promised = None if vouched else body.promised
+    with body.part.open() as file:
+        checked = check_instance(file, size, open_series.todo.series, body.sop_instance_uid, promised)
+    checked = tolerance(open_series.kit.settings, checked)
     header = checked.header
-    if body.md5 == digest.md5:
+    if vouched:
         # A data set that ends too early, but is the archive's own by its digest, is kept as the archive has it.
         checked = Checked(header, replace(checked.verdict, findings=tuple(map(_vouched, checked.verdict.findings))))
-    if body.md5 is not None and body.md5 != digest.md5:
+    elif body.md5 is not None:
         said = f"the archive says MD5 {body.md5}, the file has {digest.md5}"
         finding = open_series.finding(FindingKind.MD5_DIFFERS, said, header.sop_instance_uid if header else None)
         checked = Checked(header, Verdict((*checked.verdict.findings, finding), strict=True))
+    return checked, digest
+
+
+def _place(open_series: OpenSeries, body: Body, checked: Checked, digest: Digest, last_try: bool) -> Instance | None:
+    """Publish what is sound, and quarantine what is not when no other try follows. Blocks."""
+    header, part = checked.header, body.part
     if header is None or not checked.verdict.ok:
         if last_try:
             name = safe_name((header.sop_instance_uid if header else "") or body.label)
-            part.quarantine(safe_name(todo.series.series_instance_uid), f"{name}.dcm", checked.verdict.findings)
-        return checked, None
-    if body.sop_instance_uid is None:
-        # Nobody asked for this one by its UID: it may be held, or come twice.
-        held = anyio.from_thread.run(open_series.held_as, header.sop_instance_uid)
-        if held == digest.sha256:
-            return Checked(header, Verdict()), None
-        if held is not None:
-            said = f"comes with other bytes than are held: SHA-256 {digest.sha256}, held {held}"
-            finding = open_series.finding(FindingKind.DUPLICATE_INSTANCE, said, header.sop_instance_uid)
-            return Checked(header, Verdict((finding,))), None
-    name = kit.layout.file_name(header.sop_instance_uid)
-    part.publish(todo.directory, name)
-    how = (("length", body.promised is not None), ("header", True), ("md5", body.md5 is not None))
-    instance = Instance(
+            folder = safe_name(open_series.todo.series.series_instance_uid)
+            part.quarantine(folder, f"{name}.dcm", checked.verdict.findings)
+        return None
+    name = open_series.kit.layout.file_name(header.sop_instance_uid)
+    part.publish(open_series.todo.directory, name)
+    how = (("length", body.promised == part.size), ("header", True), ("md5", body.md5 is not None))
+    return Instance(
         header=header,
         digest=digest,
         name=name,
@@ -102,7 +119,6 @@ def _admit(open_series: OpenSeries, body: Body, last_try: bool) -> tuple[Checked
         fetched_at=int(time.time()),
         verified=",".join(word for word, was in how if was),
     )
-    return checked, instance
 
 
 def _vouched(finding: Finding) -> Finding:

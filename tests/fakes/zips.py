@@ -63,3 +63,19 @@ def corrupt_member(name: str) -> Fault:
 def is_image(name: str) -> bool:
     """True for a member that is an image."""
     return name.endswith(".dcm")
+
+
+def claim_size(number: int, more: int) -> Fault:
+    """A zip whose directory says that one of its images is longer than it is; its bytes and its CRC are sound."""
+
+    def claimed(body: bytes) -> bytes:
+        with zipfile.ZipFile(io.BytesIO(body)) as source:
+            member = [info for info in source.infolist() if is_image(info.filename)][number]
+        changed = bytearray(body)
+        # In the central directory the name follows 46 bytes of which the size is the 24th to the 27th.
+        at = body.rindex(member.filename.encode()) - 46
+        assert body[at : at + 4] == b"PK\x01\x02"
+        changed[at + 24 : at + 28] = (member.file_size + more).to_bytes(4, "little")
+        return bytes(changed)
+
+    return bytes_of(claimed)

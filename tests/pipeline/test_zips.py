@@ -10,7 +10,7 @@ import pytest
 from fakes.dicom import make_series, uid
 from fakes.faults import Fault, cut, edit_rows, empty, flip_in_zip, html, no_such_call, short, short_zip, status, swap
 from fakes.mirroring import Mirror, asked, assert_nothing_wrong, findings, kinds, truth
-from fakes.zips import Members, bytes_of, corrupt_member, is_image, make_zip, members_of
+from fakes.zips import Members, bytes_of, claim_size, corrupt_member, is_image, make_zip, members_of
 
 from mirror.errors import ExitCode
 from mirror.model import FindingKind, Scope, SeriesState
@@ -150,6 +150,19 @@ async def test_the_same_member_twice_is_one_instance(archive, mirror):
     report = await mirror.sync(archive, scope=BRAIN, transport="zip")
     assert (report.exit_code, report.findings) == (0, ())
     assert_nothing_wrong(mirror, archive)
+
+
+@pytest.mark.parametrize("dialect", ["nbia", "tcia"])
+@pytest.mark.asyncio
+async def test_a_member_of_another_length_than_was_said_is_believed_by_its_md5_alone(archive, mirror, dialect):
+    archive.faults.add("getImage", claim_size(4, 7), SeriesInstanceUID=SERIES)
+    report = await mirror.sync(archive, dialect, scope=BRAIN, transport="zip")
+    vouched = dialect == "nbia"
+    assert report.series.complete == (3 if vouched else 2), report.findings
+    assert (FindingKind.TRUNCATED in kinds(report), report.findings == ()) == (not vouched, vouched)
+    assert_nothing_wrong(mirror, archive)
+    if vouched:
+        assert len([row for row in mirror.rows() if row.verified.startswith("header,md5")]) == 1
 
 
 @pytest.mark.asyncio
