@@ -19,7 +19,7 @@ import anyio.to_thread
 from mirror.errors import SettingsError
 from mirror.events import EventSink, ignore
 from mirror.model import CollectionStatus, Scope
-from mirror.settings import ArchiveSettings, Settings
+from mirror.settings import ArchiveSettings, Settings, read_token
 
 if TYPE_CHECKING:
     from mirror.manifest import InstanceRow
@@ -45,8 +45,9 @@ async def sync(
 ) -> RunReport:
     """Mirror a part of the archive into the folder `to`. Safe to repeat; see `tcia-mirror sync`.
 
-    `server` overrides the settings' own. Events go to `sink` as they happen. Returns the run report, whose
-    `exit_code` is 0 when everything asked for is complete and verified. Raises MirrorError for what ends a run.
+    `server` overrides the settings' own, `token` the one of `archive.token_file`. Events go to `sink` as they happen.
+    Returns the run report, whose `exit_code` is 0 when everything asked for is complete and verified. Raises
+    MirrorError for what ends a run.
     """
     from mirror.pipeline import sync as sync_scope
 
@@ -61,6 +62,7 @@ async def sync(
         body_parts=tuple(body_parts),
         series=tuple(series),
     )
+    token = token or read_token(settings.archive, {})
     return await sync_scope(Path(to), scope, settings, token=token, sink=sink, stop=stop, dry_run=dry_run)
 
 
@@ -94,23 +96,28 @@ async def query(
     call: str,
     params: Mapping[str, str] | None = None,
     *,
-    server: str = "nbia",
+    server: str | None = None,
     settings: ArchiveSettings | None = None,
     token: str | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of any call of the API, canonical (archive/endpoints: one spelling for both dialects).
 
-    `params` by their canonical names, days as YYYY-MM-DD. Raises SettingsError for a call that does not answer rows,
-    and ArchiveError.
+    `params` by their canonical names, days as YYYY-MM-DD. `server` overrides the settings' own; without either it is
+    the live archive. `token` overrides the one of `token_file`. Raises SettingsError for a call that does not
+    answer rows, and ArchiveError.
     """
     from mirror.archive.client import ArchiveClient
-    from mirror.archive.dialects import find_endpoint, find_server
+    from mirror.archive.dialects import find_endpoint, server_of
     from mirror.archive.endpoints import Answer
 
     endpoint = find_endpoint(call)
     if endpoint.answer is not Answer.ROWS:
         raise SettingsError(f"{endpoint.name} answers no rows; `tcia-mirror query` gives any answer as it comes")
-    async with ArchiveClient(find_server(server), settings or ArchiveSettings(), token=token) as client:
+    settings = settings or ArchiveSettings()
+    if server is not None:
+        settings = replace(settings, server=server)
+    token = token or read_token(settings, {})
+    async with ArchiveClient(server_of(settings), settings, token=token) as client:
         return await (await client.rows(endpoint, params or {})).all()
 
 

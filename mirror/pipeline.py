@@ -22,9 +22,9 @@ import anyio.to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from mirror.archive.client import ArchiveClient
-from mirror.archive.dialects import Server, find_server
+from mirror.archive.dialects import Server, server_of
 from mirror.crawl import Crawled, Crawler, describe
-from mirror.errors import ExitCode, MirrorError, SettingsError, StoreError, StoreFull
+from mirror.errors import ExitCode, Interrupted, MirrorError, SettingsError, StoreError, StoreFull
 from mirror.events import CollectionPlanned, Event, EventSink, Exported, Noticed, Planned, RunStarted, Stopping, ignore
 from mirror.export import export_standard
 from mirror.layout import Layout
@@ -59,10 +59,7 @@ async def sync(
     """
     if scope.is_empty():
         raise SettingsError("the scope is empty: name collections, or series, or ask for all")
-    server = find_server(
-        settings.archive.server, None if settings.archive.dialect == "auto" else settings.archive.dialect
-    )
-    run = _Run(root, scope, settings, server, token, sink, stop or anyio.Event())
+    run = _Run(root, scope, settings, server_of(settings.archive), token, sink, stop or anyio.Event())
     return await run.rehearse() if dry_run else await run.perform()
 
 
@@ -98,12 +95,13 @@ class _Run:
         with _ledger_to_rehearse(self._root) as ledger, _one_error():
             layout = _layout_of(ledger, self._settings.sync.layout)
             self._begin()
-            async with self._client() as client:
+            async with self._client(spool=None) as client:
                 crawled = await self._crawl(client, ledger, layout)
             if crawled is None:
                 return self._reporter.finish("interrupted", ExitCode.INTERRUPTED)
             await self._tell_plan(ledger, crawled, _free(self._root))
-        return self._reporter.finish("planned", ExitCode.COMPLETE)
+        whole = not (crawled.failed or crawled.refused)
+        return self._reporter.finish("planned", ExitCode.COMPLETE if whole else ExitCode.INCOMPLETE)
 
     async def perform(self) -> RunReport:
         """Crawl, plan, fetch, export, report."""
@@ -123,7 +121,8 @@ class _Run:
         ledger.set_meta(server=self._server.base, dialect=self._server.dialect)
         store = LocalStore(self._root, fsync=self._settings.sync.fsync)
         await anyio.to_thread.run_sync(store.sweep)
-        async with self._client() as client:
+        # Large answers of a crawl lie with the parts: a container's /tmp may be memory.
+        async with self._client(spool=store.scratch_folder) as client:
             crawled = await self._crawl(client, ledger, layout)
             if crawled is None:
                 return self._written("interrupted", ExitCode.INTERRUPTED)
@@ -139,9 +138,14 @@ class _Run:
             )
             await self._fetch(kit)
         state, code = await self._judge(ledger, crawled)
-        if state != "interrupted":
+        held = await ledger.run(ledger.bytes_held)
+        if state == "interrupted":
+            # Whoever stops a run may not wait for the manifest of a large mirror: the report comes first.
+            report = self._written(state, code, bytes_held=held)
             await self._export(ledger)
-        return self._written(state, code, bytes_held=await ledger.run(ledger.bytes_held))
+            return report
+        await self._export(ledger)
+        return self._written(state, code, bytes_held=held)
 
     def _written(
         self, state: RunState, code: ExitCode, *, bytes_held: int | None = None, error: str | None = None
@@ -164,8 +168,10 @@ class _Run:
         if self._server.warning:
             self._emit(Noticed(finding=Finding(kind=FindingKind.STALE_SERVER, detail=self._server.warning)))
 
-    def _client(self) -> ArchiveClient:
-        return ArchiveClient(self._server, self._settings.archive, token=self._token, sink=self._emit)
+    def _client(self, *, spool: Path | None) -> ArchiveClient:
+        return ArchiveClient(
+            self._server, self._settings.archive, token=self._token, sink=self._emit, stop=self._stop, spool=spool
+        )
 
     async def _crawl(self, client: ArchiveClient, ledger: Ledger, layout: Layout) -> Crawled | None:
         """Crawl the scope; None when a stop came first. A crawl may be cut anywhere: the next one begins anew."""
@@ -178,7 +184,11 @@ class _Run:
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(watch)
-            crawled = await Crawler(client, ledger, layout, self._name, self._emit).crawl(self._scope)
+            try:
+                crawled = await Crawler(client, ledger, layout, self._name, self._emit).crawl(self._scope)
+            except* Interrupted:
+                # A request was waiting when the stop came; the watch has seen it too, or is about to.
+                crawled = None
             tasks.cancel_scope.cancel()
         return crawled
 

@@ -56,8 +56,10 @@ class ArchiveSettings:
     #: No new try of a request after this long.
     deadline: Seconds = 900.0
     connect_timeout: Seconds = 30.0
-    #: A request that gives no byte for this long has stalled. There is no limit on a whole body.
+    #: A request that gives no byte for this long has stalled.
     progress_timeout: Seconds = 120.0
+    #: A whole request, body included, takes no longer than this: a body that drips must end some time.
+    request_timeout: Seconds = 14400.0
     #: More certificate authorities to trust, a PEM file; "" for none.
     ca_file: str = ""
     #: File that holds a bearer token; "" for none. The token itself may come as TCIA_MIRROR_TOKEN.

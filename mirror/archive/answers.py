@@ -55,18 +55,21 @@ class Rows(Generic[T]):
             raise BadAnswer(f"the answer is not JSON: {error}", asked=self._asked) from error
 
 
-async def spool_rows(chunks: AsyncIterator[bytes], dialect: DialectName, asked: str) -> Iterator[dict[str, Any]]:
+async def spool_rows(
+    chunks: AsyncIterator[bytes], dialect: DialectName, asked: str, folder: Path | None = None
+) -> Iterator[dict[str, Any]]:
     """Read a JSON body to its end; the rows come from the returned iterator.
 
     An empty body means no rows in the nbia dialect only. Raises BadAnswer for a body that is no JSON array; what is
-    wrong in the middle of a large one shows only when its rows are read.
+    wrong in the middle of a large one shows only when its rows are read. `folder` is where large ones go.
     """
     body = bytearray()
     async for chunk in chunks:
         body += chunk
         if len(body) > _IN_MEMORY:
-            with store_errors(Path(tempfile.gettempdir())):
-                return await _spool_to_file(bytes(body), chunks, asked)
+            folder = folder or Path(tempfile.gettempdir())
+            with store_errors(folder):
+                return await _spool_to_file(bytes(body), chunks, asked, folder)
     if not body.strip():
         if dialect == "nbia":
             return iter(())
@@ -79,11 +82,13 @@ async def spool_rows(chunks: AsyncIterator[bytes], dialect: DialectName, asked: 
     return iter(decoded if isinstance(decoded, list) else [decoded])
 
 
-async def _spool_to_file(body: bytes, chunks: AsyncIterator[bytes], asked: str) -> Iterator[dict[str, Any]]:
+async def _spool_to_file(
+    body: bytes, chunks: AsyncIterator[bytes], asked: str, folder: Path
+) -> Iterator[dict[str, Any]]:
     """The rows of a large body whose first part is `body`."""
     _check_start(body, b"[", asked)
     with ExitStack() as opened:
-        file = opened.enter_context(tempfile.TemporaryFile(prefix="tcia-mirror-"))
+        file = opened.enter_context(tempfile.TemporaryFile(prefix="tcia-mirror-", dir=folder))
         await anyio.to_thread.run_sync(file.write, body)
         end = body[-_END:]
         async for chunk in chunks:

@@ -9,21 +9,22 @@ No request carries the token but to the server that was named: a redirect to ano
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+import anyio
 
 from mirror.archive.answers import Rows, read_digest, read_limited, spool_rows
+from mirror.archive.connection import length_of, mapped, open_session
 from mirror.archive.dialects import Server, decode_row, encode_params, error_of
 from mirror.archive.endpoints import ENDPOINTS, Answer, Endpoint, Format
-from mirror.archive.pacing import Pace, retrying, seconds_of_retry_after
+from mirror.archive.pacing import Pace, is_outage, retrying, seconds_of_retry_after, sleeper
 from mirror.archive.rows import as_noun
-from mirror.errors import ArchiveError, BadAnswer, BodyCut, Refused, SettingsError, Stalled, Unreachable
+from mirror.errors import ArchiveError, BadAnswer, SettingsError
 from mirror.events import BytesReceived, EventSink, RequestDone, RequestStarted, ignore
 from mirror.model import Patient, Series, SeriesSize, Study
 from mirror.settings import ArchiveSettings
@@ -31,35 +32,34 @@ from mirror.settings import ArchiveSettings
 T = TypeVar("T")
 Receive = Callable[[AsyncIterator[bytes], int | None], Awaitable[T]]
 
-USER_AGENT = f"tcia-mirror/{version('tcia-mirror')} (+https://github.com/tcia-mirror/tcia-mirror)"
-
 
 class ArchiveClient:
     """A connection pool to one server. Use as an async context manager, inside one event loop.
 
-    `token` is sent as a bearer token and appears in no message, event or repr.
+    `token` is sent as a bearer token and appears in no message, event or repr. When `stop` is set, requests that wait
+    for their turn or for another try raise Interrupted. `spool` is the folder for large answers (None: the system's).
     """
 
     def __init__(
-        self, server: Server, settings: ArchiveSettings, *, token: str | None = None, sink: EventSink = ignore
+        self,
+        server: Server,
+        settings: ArchiveSettings,
+        *,
+        token: str | None = None,
+        sink: EventSink = ignore,
+        stop: anyio.Event | None = None,
+        spool: Path | None = None,
     ) -> None:
         self.server = server
-        self.pace = Pace(settings, sink)
+        self.pace = Pace(settings, sink, sleep=sleeper(stop or anyio.Event()))
+        self._spool = spool
         self._settings = settings
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._sink = sink
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> ArchiveClient:
-        context = _tls(self._settings.ca_file)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._settings.connections, ssl=context),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._settings.connect_timeout, sock_read=self._settings.progress_timeout
-            ),
-            headers={"User-Agent": USER_AGENT, "Accept": "*/*"},
-            trust_env=True,
-        )
+        self._session = open_session(self._settings)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -226,10 +226,10 @@ class ArchiveClient:
     async def is_down(self, error: ArchiveError) -> bool:
         """True when `error` is the archive's being down, not one item's: a small call gets no answer either."""
         try:
-            if isinstance(error, Unreachable | Stalled):
+            if is_outage(error):
                 await self.get_collection_values()
         except ArchiveError as silence:
-            return isinstance(silence, Unreachable | Stalled)
+            return is_outage(silence)
         return False
 
     async def rows(self, endpoint: Endpoint, params: Mapping[str, str]) -> Rows[dict[str, Any]]:
@@ -248,7 +248,7 @@ class ArchiveClient:
         async def receive(chunks: AsyncIterator[bytes], _length: int | None, what: str) -> Any:
             nonlocal asked
             asked = what
-            return await spool_rows(chunks, dialect, what)
+            return await spool_rows(chunks, dialect, what, self._spool)
 
         rows = await self._call(ENDPOINTS[call], params, receive)
         return Rows(rows, lambda r: read(decode_row(r)), asked)
@@ -273,7 +273,7 @@ class ArchiveClient:
                 self._answer(endpoint, url, wire, number) as (response, asked),
                 aclosing(self._chunks(response, asked)) as chunks,
             ):
-                return await receive(chunks, response.content_length, asked)
+                return await receive(chunks, length_of(response), asked)
 
         return await retrying(once, self._settings, self.pace.sleep)
 
@@ -295,7 +295,7 @@ class ArchiveClient:
             began = time.monotonic()
             self._sink(RequestStarted(call=endpoint.name))
             try:
-                with _mapped(asked, self.server):
+                with mapped(asked, self.server):
                     response = await self._session.request(
                         endpoint.method,
                         url,
@@ -303,7 +303,7 @@ class ArchiveClient:
                         data=wire if post else None,
                         headers=headers,
                     )
-                # Outside _mapped: what the caller's own files do wrong is not the archive's doing.
+                # Outside mapped: what the caller's own files do wrong is not the archive's doing.
                 async with response:
                     if response.status not in (200, 204):
                         raise await self._refusal(endpoint, response, asked)
@@ -333,59 +333,10 @@ class ArchiveClient:
 
     async def _chunks(self, response: aiohttp.ClientResponse, asked: str) -> AsyncGenerator[bytes, None]:
         """The body as it arrives; its faults as ours."""
-        with _mapped(asked, self.server):
+        with mapped(asked, self.server):
             async for chunk in response.content.iter_any():
                 self._sink(BytesReceived(count=len(chunk)))
                 yield chunk
-
-
-class _mapped:  # noqa: N801 - reads as a statement
-    """aiohttp's errors as ours, to the most specific, cause kept."""
-
-    def __init__(self, asked: str, server: Server) -> None:
-        self._asked = asked
-        self._server = server
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        asked = self._asked
-        if isinstance(error, aiohttp.ClientPayloadError):
-            raise BodyCut(f"the body was cut: {error}", asked=asked) from error
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            raise Unreachable("no connection in time (archive.connect_timeout)", asked=asked) from error
-        if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
-            raise Stalled("no byte came for too long", asked=asked) from error
-        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-            raise Refused(f"TLS: {error}; a private authority is added by archive.ca_file", asked=asked) from error
-        if isinstance(error, aiohttp.ClientResponseError):
-            # Not as the cause: it shows the request's headers, the token among them.
-            redirects = isinstance(error, aiohttp.TooManyRedirects)
-            said = "too many redirects" if redirects else f"not HTTP as it should be: {error}"
-            raise BadAnswer(said, asked=asked) from None
-        if isinstance(error, aiohttp.RedirectClientError):
-            raise BadAnswer("a redirect to what is no URL", asked=asked) from error
-        if isinstance(error, aiohttp.InvalidURL | ValueError):
-            # The server's URL has been looked at before; what is left is the proxy's, and its password is not repeated.
-            raise SettingsError(
-                "the proxy of the environment (HTTP_PROXY, HTTPS_PROXY) is not a usable URL such as http://host:port,"
-                f" or {self._server.base!r} is none"
-            ) from None
-        if isinstance(error, aiohttp.ClientConnectionError | OSError):
-            raise Unreachable(f"no connection: {error or type(error).__name__}", asked=asked) from error
-        if isinstance(error, aiohttp.ClientError):
-            raise BadAnswer(f"HTTP failed: {error}", asked=asked) from error
-
-
-def _tls(ca_file: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except OSError as error:
-            raise SettingsError(f"archive.ca_file: {ca_file}: {error}") from error
-    return context
 
 
 def _sop_instance_uid(row: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ from mirror.errors import (
     SettingsError,
     Throttled,
 )
+from mirror.settings import ArchiveSettings
 
 NBIA_PREFIX = "/nbia-api/services/v4/"
 TCIA_PREFIX = "/services/v4/TCIA/query/"
@@ -116,6 +117,11 @@ def find_server(text: str, dialect: DialectName | None = None) -> Server:
     told: DialectName = "tcia" if path.lower().endswith("/query") else "nbia"
     server = Server(f"{parts.scheme}://{parts.netloc}{path}/", dialect or told)
     return next((k for k in KNOWN_SERVERS.values() if (k.base, k.dialect) == (server.base, server.dialect)), server)
+
+
+def server_of(settings: ArchiveSettings) -> Server:
+    """The server that the settings mean. Raises SettingsError."""
+    return find_server(settings.server, None if settings.dialect == "auto" else settings.dialect)
 
 
 def find_endpoint(call: str) -> Endpoint:
@@ -226,7 +232,9 @@ def error_of(
     """The error that a status other than 200 means in the server's dialect, with the server's own words in it."""
     said = _words_of(body)
     if status == 429 or (status == 503 and retry_after is not None):
-        return Throttled(f"status {status}: {said or 'too many requests'}", asked=asked, retry_after=retry_after)
+        wish = "" if retry_after is None else f"; it asks to wait {retry_after:.0f} s"
+        message = f"status {status}: {said or 'too many requests'}{wish}"
+        return Throttled(message, asked=asked, retry_after=retry_after)
     if status == 404:
         return NotFound(f"status 404: {said or 'not found'}", asked=asked)
     if 400 <= status < 500:

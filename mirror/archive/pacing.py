@@ -26,7 +26,17 @@ import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
-from mirror.errors import ArchiveError, BadAnswer, BodyCut, Fate, ServerFault, Stalled, Throttled, Unreachable
+from mirror.errors import (
+    ArchiveError,
+    BadAnswer,
+    BodyCut,
+    Fate,
+    Interrupted,
+    ServerFault,
+    Stalled,
+    Throttled,
+    Unreachable,
+)
 from mirror.events import EventSink, LimitChanged
 from mirror.settings import ArchiveSettings
 
@@ -39,8 +49,6 @@ _SERVER_TROUBLE = frozenset({502, 503, 504})
 _BAD_ANSWER_TRIES = 2
 #: Status 500 mostly means a file that is missing on the archive's side, and stays so.
 _SERVER_FAULT_TRIES = 3
-#: Nobody is held back longer than this by one Retry-After.
-_LONGEST_HOLD = 600.0
 _START = 4
 
 
@@ -64,6 +72,7 @@ class Pace:
         sleep: Sleep = anyio.sleep,
     ) -> None:
         self._cap = settings.connections
+        self._deadline = settings.deadline
         self._limiter = anyio.CapacityLimiter(min(_START, self._cap))
         self._interval = 1.0 / settings.rate if settings.rate else 0.0
         self._sink = sink
@@ -83,13 +92,20 @@ class Pace:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for leave to send one request; the leave lasts until its body has been read."""
+        """Wait for leave to send one request; the leave lasts until its body has been read.
+
+        Raises Throttled when the archive asked to be left alone for longer than any request's deadline.
+        """
         # Not on behalf of the task: a body that is an async generator may be ended by another one than began it.
         borrower = object()
         await self._limiter.acquire_on_behalf_of(borrower)
         try:
             # Again after each wait: a request may have been told to hold meanwhile, or another have taken this place.
             while (wait := max(self._held_until, self._next_start) - self._clock()) > 0:
+                if wait > self._deadline:
+                    raise Throttled(
+                        f"the archive asks to be left alone for {wait:.0f} s more, longer than archive.deadline"
+                    )
                 await self.sleep(wait)
             self._next_start = self._clock() + self._interval
             yield
@@ -117,10 +133,8 @@ class Pace:
         """A request failed. Trouble of the server's halves the limit; trouble with one item does not."""
         now = self._clock()
         if isinstance(error, Throttled) and error.retry_after is not None:
-            self._held_until = max(self._held_until, now + min(error.retry_after, _LONGEST_HOLD))
-        overloaded = isinstance(error, Throttled | Stalled | Unreachable | BodyCut) or (
-            isinstance(error, ServerFault) and error.status in _SERVER_TROUBLE
-        )
+            self._held_until = max(self._held_until, now + error.retry_after)
+        overloaded = isinstance(error, BodyCut) or is_outage(error)
         # All requests in flight fail together when a server is overloaded: that is one trouble, not eight.
         if overloaded and now - self._last_halving > 1.0:
             self._last_halving = now
@@ -136,6 +150,24 @@ class Pace:
         if limit != self._limiter.total_tokens:
             self._limiter.total_tokens = limit
             self._sink(LimitChanged(connections=limit, why=why))
+
+
+def is_outage(error: ArchiveError) -> bool:
+    """True for an error that speaks of the server, not of what was asked: no connection, silence, 429, 502-504."""
+    return isinstance(error, Unreachable | Stalled | Throttled) or (
+        isinstance(error, ServerFault) and error.status in _SERVER_TROUBLE
+    )
+
+
+def sleeper(stop: anyio.Event) -> Sleep:
+    """A sleep that raises Interrupted as soon as `stop` is set: nobody waits for what a stop has made moot."""
+
+    async def sleep(seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await stop.wait()
+            raise Interrupted("a stop was asked for")
+
+    return sleep
 
 
 def seconds_of_retry_after(text: str | None, now: float) -> float | None:
@@ -161,7 +193,7 @@ async def retrying(work: Callable[[int], Awaitable[T]], settings: ArchiveSetting
     def wait(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, Throttled) and error.retry_after else 0.0
-        return max(jitter(state), min(asked, _LONGEST_HOLD) + random.uniform(0, settings.retry_wait) if asked else 0.0)
+        return max(jitter(state), asked + random.uniform(0, settings.retry_wait) if asked else 0.0)
 
     tries = 0
     seen = Counter[type[BaseException]]()

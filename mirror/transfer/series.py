@@ -7,7 +7,7 @@ from dataclasses import replace
 import anyio.to_thread
 
 from mirror.check import check_series, series_digest
-from mirror.errors import ArchiveError, BadAnswer, NotFound, Refused, ServerFault, StoreFull
+from mirror.errors import ArchiveError, BadAnswer, Interrupted, NotFound, Refused, ServerFault, StoreFull
 from mirror.events import SeriesDone
 from mirror.layout import number_names
 from mirror.ledger import Todo
@@ -58,6 +58,10 @@ async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None
             if verdict.ok or open_series.failed or open_series.round == 2:
                 break
             await open_series.begin_round_two()
+    except Interrupted:
+        await open_series.drained()
+        await open_series.flush()
+        return None
     except ArchiveError as error:
         await open_series.drained()
         await open_series.flush()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from anyio.streams.memory import MemoryObjectSendStream
 
-from mirror.errors import ArchiveError, BadAnswer, NotFound, Refused, ServerFault
+from mirror.errors import ArchiveError, BadAnswer, Interrupted, NotFound, Refused, ServerFault
 from mirror.model import FindingKind, SeriesSize
 from mirror.transfer import Kit, OpenSeries
 from mirror.transports.admission import Body, admit, receive, tell_opened
@@ -96,6 +96,9 @@ async def fetch_instance(job: Job) -> None:
             wrong = await admit(open_series, again, last_try=True)
         if wrong:
             await open_series.lost(open_series.finding(wrong[0].kind, "; ".join(f.detail for f in wrong), uid))
+    except Interrupted:
+        # Not had, and not tried in vain either: it is listed, and the next run asks for it.
+        return
     except ArchiveError as error:
         if await kit.client.is_down(error):
             raise

@@ -47,6 +47,11 @@ class LocalStore:
         """See Store."""
         return LocalPart(self)
 
+    @property
+    def scratch_folder(self) -> Path:
+        """Where parts and other files that have no name in the tree lie."""
+        return self._tmp
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """See Store."""

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from fakes.archive import FakeArchive
+from fakes.servers import serving
 
 import mirror
 
@@ -70,6 +72,22 @@ async def test_what_is_wrong_is_said(archive: FakeArchive, tmp_path: Path) -> No
         list(mirror.read_manifest(tmp_path / "m"))
     with pytest.raises(mirror.SettingsError, match="answers no rows"):
         await mirror.query("getImage", {"SeriesInstanceUID": "1.2"}, server=archive.url())
+
+
+@pytest.mark.asyncio
+async def test_a_query_goes_where_its_settings_say_with_the_token_of_their_file(tmp_path: Path) -> None:
+    seen: list[str | None] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        seen.append(request.headers.get("Authorization"))
+        return web.json_response([{"Collection": "Only-Here"}])
+
+    (tmp_path / "token").write_text("s3cret\n")
+    async with serving(answer) as origin:
+        settings = mirror.ArchiveSettings(server=origin, dialect="tcia", token_file=str(tmp_path / "token"))
+        rows = await mirror.query("getCollectionValues", settings=settings)
+    assert rows == [{"Collection": "Only-Here"}]
+    assert seen == ["Bearer s3cret"]
 
 
 def test_importing_the_package_is_cheap() -> None:

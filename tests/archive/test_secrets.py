@@ -14,7 +14,8 @@ from aiohttp import web
 from fakes.clock import Clock
 from fakes.servers import Events, asking, serving
 
-from mirror.archive.client import USER_AGENT, ArchiveClient
+from mirror.archive.client import ArchiveClient
+from mirror.archive.connection import USER_AGENT
 from mirror.archive.dialects import find_server
 from mirror.archive.endpoints import ENDPOINTS
 from mirror.errors import ArchiveError, BadAnswer, MirrorError, Refused, SettingsError, Unreachable

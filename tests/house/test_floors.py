@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 #: The modules that may import a library; a name that ends with a slash stands for all modules of that package.
 DOORS: dict[str, tuple[str, ...]] = {
     "aiofiles": ("tree/", "transports/"),
-    "aiohttp": ("archive/client", "serve/"),
+    "aiohttp": ("archive/client", "archive/connection", "serve/"),
     # Bytes to typed values and back: settings, what the archive sends, what the manifest and the server write.
     "msgspec": ("archive/answers", "archive/rows", "manifest", "serve/", "settings"),
     "ijson": ("archive/answers",),

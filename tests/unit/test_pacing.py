@@ -257,12 +257,17 @@ async def test_a_shorter_wish_shortens_nothing():
 
 
 @pytest.mark.asyncio
-async def test_nobody_is_held_back_longer_than_ten_minutes_by_one_wish():
+async def test_a_wish_is_never_cut_short_and_one_beyond_the_deadline_is_an_error():
     clock = Clock(1000.0)
-    pace = make_pace(clock)
-    pace.trouble(Throttled("x", retry_after=86_400.0))
+    pace = make_pace(clock, deadline=900.0)
+    pace.trouble(Throttled("x", retry_after=899.0))
     async with pace.slot():
-        assert clock.now() == 1600.0
+        assert clock.now() == 1899.0
+    pace.trouble(Throttled("x", retry_after=86_400.0))
+    with pytest.raises(Throttled, match="left alone for 86400 s more"):
+        await pace.slot().__aenter__()
+    assert clock.now() == 1899.0
+    assert pace.statistics().in_flight == 0
 
 
 NOW = 1_700_000_000.0
