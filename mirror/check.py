@@ -8,15 +8,17 @@ number of objects, their bytes, the set of UIDs, and where the archive has one, 
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 import pydicom
+from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
-from pydicom.tag import Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.tag import BaseTag, Tag
 
 from mirror.model import Digest, Finding, FindingKind, Header, Series, SeriesSize, Verdict
 
@@ -34,6 +36,11 @@ _TAGS = {
         "InstanceNumber",
     )
 }
+#: The last group that the tags above are of.
+_LAST_GROUP = 0x0020
+#: So much of a deflated data set is inflated for its header, and in such steps the rest is gone through.
+_INFLATED = 8 * 1024 * 1024
+_STEP = 256 * 1024
 _UNDEFINED = 0xFFFFFFFF
 #: Begins another character set in the middle of a text (PS3.5, 6.1.2.5.3).
 _ESCAPE = b"\x1b"
@@ -122,8 +129,18 @@ def read_header(file: BinaryIO, size: int) -> tuple[Header, int]:
 
 
 def _read_header(file: BinaryIO, size: int) -> tuple[Header, int]:
-    dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS.values()))
-    header = Header(
+    try:
+        dataset = pydicom.dcmread(
+            cast("BinaryIO", _InSteps(file)), stop_before_pixels=True, specific_tags=list(_TAGS.values())
+        )
+    except _Deflated:
+        return _read_deflated(file, size)
+    walk = _Walk(file, size, little=bool(dataset.is_little_endian), implicit=bool(dataset.is_implicit_VR))
+    return _identity(dataset), walk.end()
+
+
+def _identity(dataset: pydicom.Dataset) -> Header:
+    return Header(
         sop_instance_uid=_text(dataset, "SOPInstanceUID"),
         series_instance_uid=_text(dataset, "SeriesInstanceUID"),
         study_instance_uid=_text(dataset, "StudyInstanceUID"),
@@ -132,12 +149,47 @@ def _read_header(file: BinaryIO, size: int) -> tuple[Header, int]:
         acquisition_number=_number(dataset, "AcquisitionNumber"),
         instance_number=_number(dataset, "InstanceNumber"),
     )
-    syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
-    if syntax == DeflatedExplicitVRLittleEndian:
-        # The data set was inflated whole to be read: its length says nothing about the file's.
-        return header, size
-    walk = _Walk(file, size, little=bool(dataset.is_little_endian), implicit=bool(dataset.is_implicit_VR))
-    return header, walk.end()
+
+
+class _Deflated(Exception):
+    """The data set that begins here is deflated, and was about to be inflated whole."""
+
+
+class _InSteps:
+    """A file that is never read to its end at once: pydicom does so only to inflate what may be a thousand times it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:
+            raise _Deflated
+        return self._file.read(size)
+
+
+def _read_deflated(file: BinaryIO, size: int) -> tuple[Header, int]:
+    """A deflated data set (PS3.5, A.5) from where the file stands, in bounded memory.
+
+    Its first elements are identity enough; the rest is inflated and forgotten, for only its end says that it is whole.
+    """
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    head = bytearray()
+    while not inflate.eof:
+        packed = inflate.unconsumed_tail or file.read(_STEP)
+        inflated = inflate.decompress(packed, _STEP)
+        if not packed and not inflated:
+            break
+        head += inflated[: _INFLATED - len(head)]
+
+    def behind(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        return tag.group > _LAST_GROUP
+
+    dataset = read_dataset(
+        io.BytesIO(head), is_implicit_VR=False, is_little_endian=True, stop_when=behind,
+        specific_tags=list(_TAGS.values()),
+    )  # fmt: skip
+    return _identity(dataset), size if inflate.eof else size + 1
 
 
 def _text(dataset: pydicom.Dataset, name: str) -> str:

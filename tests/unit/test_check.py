@@ -6,6 +6,8 @@ import errno
 import hashlib
 import io
 import os
+import tracemalloc
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -175,6 +177,51 @@ def test_a_deflated_file_cut_anywhere_is_found():
     padded = body.endswith(b"\0")
     missed = [at for at in range(len(body)) if check(body[:at]).verdict.ok]
     assert missed in ([], [len(body) - 1] if padded else [])
+
+
+def deflated_bomb(zeros: int) -> bytes:
+    """A small file whose pixels inflate to so many zeros."""
+    body = a_file(DeflatedExplicitVRLittleEndian)
+    start = 132 + 12 + int.from_bytes(body[140:144], "little")
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body[start:])
+    head = inflated[: inflated.index(b"\xe0\x7f\x10\x00")]
+    pack = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    packed = [pack.compress(head + b"\xe0\x7f\x10\x00OW\0\0" + zeros.to_bytes(4, "little"))]
+    packed += [pack.compress(bytes(1024 * 1024)) for _ in range(zeros // (1024 * 1024))]
+    return body[:start] + b"".join(packed) + pack.flush()
+
+
+def test_a_deflated_file_that_inflates_to_a_thousand_times_its_size_takes_little_memory():
+    body = deflated_bomb(256 * 1024 * 1024)
+    assert len(body) < 300_000
+    for given, expected in ((body, []), (body[:-1000], [FindingKind.TRUNCATED])):
+        tracemalloc.start()
+        try:
+            checked = check(given)
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert kinds(checked) == expected
+        assert checked.header is not None
+        assert (checked.header.sop_instance_uid, checked.header.instance_number) == (SOP, 7)
+        assert most < 24 * 1024 * 1024
+
+
+def test_a_deflated_file_cut_behind_its_header_is_known_by_it():
+    checked = check(deflated_bomb(64 * 1024 * 1024)[:-9])
+    assert kinds(checked) == [FindingKind.TRUNCATED]
+    assert checked.header is not None
+    assert checked.header.patient_id == "P1"
+
+
+def test_a_deflated_file_with_an_identifier_in_another_character_set():
+    def rename(dataset: Dataset) -> None:
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        dataset.PatientID = "\u738b\u5c0f\u6771"
+
+    body = a_file(DeflatedExplicitVRLittleEndian, change=rename)
+    row = a_series(SERIES, study=STUDY, patient="\u738b\u5c0f\u6771")
+    assert check_instance(io.BytesIO(body), len(body), row, SOP).verdict.findings == ()
 
 
 def test_a_file_cut_in_its_pixels_says_how_much_is_missing():
