@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 import aiofiles
+import anyio
 import anyio.to_thread
 
 from mirror.archive.client import ArchiveClient
@@ -124,11 +125,18 @@ class ZipTransport:
         async def receive(chunks: AsyncIterator[bytes], _length: int | None) -> None:
             written = 0
             with store_errors(path):
-                async with aiofiles.open(path, "wb") as file:
+                # Shielded: a thread goes on when its caller is cancelled, and would make the file behind our back.
+                with anyio.CancelScope(shield=True):
+                    file = await aiofiles.open(path, "wb")
+                try:
                     async for chunk in chunks:
                         written += len(chunk)
                         _refuse_swollen(written, size, f"getImage({uid})")
-                        await file.write(chunk)
+                        with anyio.CancelScope(shield=True):
+                            await file.write(chunk)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await file.close()
             if not await anyio.to_thread.run_sync(_is_zip, path):
                 start = await anyio.to_thread.run_sync(_start, path)
                 raise BadAnswer(f"the answer is no zip; it begins with {start!r}", asked=f"getImage({uid})")

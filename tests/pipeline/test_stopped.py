@@ -13,7 +13,8 @@ from fakes.mirroring import Mirror, asked, assert_nothing_wrong
 from fakes.process import Striker, command, run
 
 from mirror.errors import ExitCode, Locked
-from mirror.model import SeriesState
+from mirror.model import Digest, SeriesState
+from mirror.tree.local import LocalPart
 
 
 @pytest.fixture
@@ -159,4 +160,30 @@ async def test_a_second_run_is_told_who_holds_the_mirror(archive, mirror):
     gate.set()
     ended = await first
     assert (ended.code, ended.err.count("Traceback")) == (0, 0)
+    assert_nothing_wrong(mirror, archive, whole=True)
+
+
+@pytest.mark.parametrize("transport", ["instance", "zip"])
+@pytest.mark.asyncio
+async def test_cancelling_while_a_body_is_checked_never_hangs(archive, mirror, monkeypatch, transport):
+    """The thread that checks it must not wait for a loop that waits for the thread."""
+    digest, loop, seen = LocalPart.digest, asyncio.get_running_loop(), 0
+    scopes: list[anyio.CancelScope] = []
+
+    def cancelling(part: LocalPart) -> Digest:
+        nonlocal seen
+        seen += 1
+        if seen % 4 == 0:
+            loop.call_soon_threadsafe(scopes[-1].cancel)
+        return digest(part)
+
+    monkeypatch.setattr(LocalPart, "digest", cancelling)
+    # Each run gets a few instances further.
+    for _ in range(8):
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            await mirror.sync(archive, transport=transport)
+        assert mirror.parts() == []
+    monkeypatch.undo()
+    assert (await mirror.sync(archive, transport=transport)).exit_code == 0
     assert_nothing_wrong(mirror, archive, whole=True)
