@@ -55,15 +55,19 @@ class LedgerFile:
         return await anyio.to_thread.run_sync(lambda: work(*args, **kwargs), limiter=self._limiter)
 
     @contextmanager
-    def transaction(self, *, changes: bool = False) -> Iterator[sqlite3.Connection]:
-        """Everything that the block writes, or nothing. `changes`: what is held is another, a manifest is stale."""
+    def transaction(self, *, changes: bool = False, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """Everything that the block writes, or nothing. `changes`: what is held is another, a manifest is stale.
+
+        `durable`: it survives a power cut once this returns, and with it all that was written before. Other
+        transactions survive one in their order, but the last of them may be lost.
+        """
         # Inside a rehearsal, which is one transaction that is never committed, a step is a savepoint.
         begin, commit, undo = (
             ("SAVEPOINT step", "RELEASE step", "ROLLBACK TO step")
             if self._rehearse
             else ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
         )
-        with sqlite_errors(self.path):
+        with sqlite_errors(self.path), self._synchronous("FULL" if durable and not self._rehearse else None):
             self._db.execute(begin)
             try:
                 yield self._db
@@ -78,6 +82,19 @@ class LedgerFile:
                     self._db.execute(undo)
                 raise
             self._db.execute(commit)
+
+    @contextmanager
+    def _synchronous(self, level: str | None) -> Iterator[None]:
+        """Flush as this level says, until the block ends; None: as it is."""
+        if level is None:
+            yield
+            return
+        (before,) = self._db.execute("PRAGMA synchronous").fetchone()
+        self._db.execute(f"PRAGMA synchronous = {level}")
+        try:
+            yield
+        finally:
+            self._db.execute(f"PRAGMA synchronous = {before}")
 
     def query(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
         """All rows of a question; `args` are its values, or one mapping of them."""

@@ -122,9 +122,12 @@ class Ledger(Planning):
         )
         return int(rows[0][0]) if rows else 0
 
-    def forget(self, series: int, uids: Sequence[str]) -> None:
-        """Note that these instances are not held after all (their files are gone)."""
-        with self.transaction(changes=True) as db:
+    def forget(self, series: int, uids: Sequence[str], *, durable: bool = False) -> None:
+        """Note that these instances are not held after all: their files are gone, or about to get other names.
+
+        `durable`: this survives a power cut once it returns. Safe to repeat.
+        """
+        with self.transaction(changes=True, durable=durable) as db:
             db.executemany(
                 "UPDATE instances SET name = NULL WHERE series = ? AND sop_instance_uid = ?",
                 [(series, uid) for uid in uids],
@@ -141,15 +144,18 @@ class Ledger(Planning):
         listed, held, size, unlisted = (v for v in rows[0])
         return SeriesTotals(listed, held, size, unlisted)
 
-    def not_held(
+    def asked_in_vain(
         self, series: int, listing: int, limit: int
     ) -> list[tuple[str, int, int | None, FindingKind | None, str | None]]:
-        """(SOPInstanceUID, attempts, next try, last finding's kind and words) of listed instances not held."""
+        """(SOPInstanceUID, attempts, next try, last finding's kind and words) of listed instances that were not had.
+
+        Those that were never asked for are not among them: `totals` counts them.
+        """
         return [
             (uid, attempts, next_try, FindingKind(kind) if kind else None, detail)
             for uid, attempts, next_try, kind, detail in self.query(
                 "SELECT sop_instance_uid, attempts, next_try, finding, detail FROM instances"
-                " WHERE series = ? AND listing = ? AND name IS NULL ORDER BY sop_instance_uid LIMIT ?",
+                " WHERE series = ? AND listing = ? AND name IS NULL AND attempts > 0 ORDER BY sop_instance_uid LIMIT ?",
                 series,
                 listing,
                 limit,

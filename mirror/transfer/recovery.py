@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from mirror.check import check_instance, digest_of
 from mirror.errors import BadAnswer, NotFound, Refused, ServerFault
-from mirror.model import Finding, FindingKind, Instance, Verdict
+from mirror.model import Finding, FindingKind, Instance, SeriesState, Verdict
 from mirror.transfer.opened import OpenSeries, tolerance
 
 
@@ -20,26 +20,47 @@ async def recover(open_series: OpenSeries, source: str) -> None:
     A row without its file is forgotten. A file without a row was published by a run that was killed before it wrote
     the row: its header and bytes decide, and what checks out is not fetched again. What has a name of ours and does
     not check out is set aside. All other files are nobody's business.
+
+    A row is believed by name and size, but for a series that was left open where files are numbered: a power cut may
+    have left names on the disk that the ledger gives to others, and images of one series share their size.
     """
     kit, todo = open_series.kit, open_series.todo
+    doubted = kit.layout.numbered and todo.state is SeriesState.OPEN
     files = await anyio.to_thread.run_sync(kit.store.names, todo.directory)
     rows = await kit.ledger.run(kit.ledger.held_names, todo.id)
-    known = {name for _, name, size in rows if files.get(name) == size}
-    gone = [uid for uid, name, _ in rows if name not in known]
-    if gone:
-        await kit.ledger.run(kit.ledger.forget, todo.id, gone)
+    known = {name for _, name, size in rows if files.get(name) == size and not doubted}
+    unseen = {uid: name for uid, name, _ in rows if name not in known}
+    if unseen and not doubted:
+        await kit.ledger.run(kit.ledger.forget, todo.id, [*unseen])
+        unseen = {}
     for name in sorted(set(files) - known):
         if not kit.layout.may_name(name):
             continue
         found = await anyio.to_thread.run_sync(_identify, open_series, name, source)
+        if isinstance(found, Instance) and found.header.sop_instance_uid in unseen:
+            found = await _as_recorded(open_series, found)
         if not isinstance(found, Instance):
             await anyio.to_thread.run_sync(kit.store.set_aside, todo.directory, name, found.findings)
             continue
         uid = found.header.sop_instance_uid
+        if uid in unseen:
+            if unseen.pop(uid) != name:
+                await kit.ledger.run(kit.ledger.rename, todo.id, [(uid, name)])
         # A file of an instance that is held, or under another's name, can only be somebody's copy.
-        if kit.layout.may_name(name, uid) and await open_series.held_as(uid) is None:
+        elif kit.layout.may_name(name, uid) and await open_series.held_as(uid) is None:
             await open_series.published(found, reused=True)
+    if unseen:
+        await kit.ledger.run(kit.ledger.forget, todo.id, [*unseen])
     await open_series.flush()
+
+
+async def _as_recorded(open_series: OpenSeries, found: Instance) -> Instance | Verdict:
+    """The instance, or the verdict that it has not the bytes that were checked when it came."""
+    held = await open_series.held_as(found.header.sop_instance_uid)
+    if held == found.digest.sha256:
+        return found
+    said = f"the file has SHA-256 {found.digest.sha256}, it came with {held}"
+    return Verdict((open_series.finding(FindingKind.MD5_DIFFERS, said, found.header.sop_instance_uid),))
 
 
 def _identify(open_series: OpenSeries, name: str, source: str) -> Instance | Verdict:

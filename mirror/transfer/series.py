@@ -7,7 +7,7 @@ from dataclasses import replace
 import anyio.to_thread
 
 from mirror.check import check_series, series_digest
-from mirror.errors import ArchiveError, BadAnswer, Interrupted, NotFound, Refused, ServerFault, StoreFull
+from mirror.errors import ArchiveError, BadAnswer, Fate, Interrupted, NotFound, Refused, ServerFault, StoreFull
 from mirror.events import SeriesDone
 from mirror.layout import number_names
 from mirror.ledger import Todo
@@ -27,6 +27,17 @@ BAD_BYTES = frozenset(
         FindingKind.OTHER_STUDY,
         FindingKind.OTHER_PATIENT,
         FindingKind.MD5_DIFFERS,
+    }
+)
+#: Findings that say that a series does not add up, and not why.
+_COUNTS = frozenset(
+    {
+        FindingKind.INSTANCES_MISSING,
+        FindingKind.UNLISTED_INSTANCE,
+        FindingKind.COUNT_DIFFERS,
+        FindingKind.SIZE_DIFFERS,
+        FindingKind.SIZE_UNKNOWN,
+        FindingKind.DIGEST_DIFFERS,
     }
 )
 #: Findings that say that some held bytes are not the archive's, and not which.
@@ -67,7 +78,8 @@ async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None
         await open_series.flush()
         if await kit.client.is_down(error):
             raise
-        verdict, verified = Verdict((open_series.finding(FindingKind.SERIES_REFUSED, str(error)),)), ""
+        kind = FindingKind.UNAVAILABLE if error.fate is Fate.RETRY else FindingKind.SERIES_REFUSED
+        verdict, verified = Verdict((open_series.finding(kind, str(error)),)), ""
     return await _commit(open_series, verdict, verified if verdict.ok else "")
 
 
@@ -124,14 +136,17 @@ async def _archive_digest(kit: Kit, series_instance_uid: str) -> str | None:
 async def _commit(open_series: OpenSeries, verdict: Verdict, verified: str) -> Outcome:
     """Name the files as the layout numbers them, make them durable, and write the verdict."""
     kit, todo = open_series.kit, open_series.todo
-    missing = await kit.ledger.run(kit.ledger.not_held, todo.id, open_series.listing, TOLD)
     findings = [*verdict.findings, *open_series.noticed]
-    for uid, attempts, next_try, kind, detail in missing:
-        finding = open_series.finding(kind or FindingKind.UNAVAILABLE, detail or "not asked for yet", uid)
+    for uid, attempts, next_try, kind, detail in await kit.ledger.run(
+        kit.ledger.asked_in_vain, todo.id, open_series.listing, TOLD
+    ):
+        finding = open_series.finding(kind or FindingKind.UNAVAILABLE, detail or "could not be had", uid)
         findings.append(replace(finding, attempts=attempts, next_try=next_try))
+    tolerated = TOLERABLE if kit.settings.on_other_identity == "keep" else frozenset[FindingKind]()
+    # Causes, then what they add up to, then what is told besides.
+    findings.sort(key=lambda f: 2 if f.kind in tolerated else 1 if f.kind in _COUNTS else 0)
     state = SeriesState.COMPLETE
-    if not verdict.ok or missing:
-        tolerated = TOLERABLE if kit.settings.on_other_identity == "keep" else frozenset[FindingKind]()
+    if not verdict.ok:
         bad = any(f.kind in BAD_BYTES - tolerated for f in findings)
         state = SeriesState.QUARANTINED if bad else SeriesState.INCOMPLETE
     elif kit.layout.numbered:
@@ -155,8 +170,9 @@ def _number(open_series: OpenSeries) -> None:
     """Give a complete series the numbered names of its layout. Blocks.
 
     Names swap among themselves when an instance came in between, so each file goes by way of its provisional name,
-    which is its own. Until all are in place the ledger knows none of them: it must never give one instance's name
-    to another, and a run that is killed here leaves files that `recover` knows by their headers.
+    which is its own. From before the first is moved until all lie flushed in place the ledger knows none of them: it
+    must never give one instance's name to another, not even after a power cut. A run that ends here leaves files that
+    `recover` knows by their headers.
     """
     kit, todo = open_series.kit, open_series.todo
     rows = kit.ledger.numbering(todo.id)
@@ -164,10 +180,11 @@ def _number(open_series: OpenSeries) -> None:
     moving = [(uid, name) for uid, name, _, _ in rows if name != final[uid]]
     if not moving:
         return
-    kit.ledger.forget(todo.id, [uid for uid, _ in moving])
+    kit.ledger.forget(todo.id, [uid for uid, _ in moving], durable=True)
     for uid, name in moving:
         if name != kit.layout.file_name(uid):
             kit.store.rename(todo.directory, name, kit.layout.file_name(uid))
     for uid, _ in moving:
         kit.store.rename(todo.directory, kit.layout.file_name(uid), final[uid])
+    kit.store.settle(todo.directory)
     kit.ledger.rename(todo.id, [(uid, final[uid]) for uid, _ in moving])

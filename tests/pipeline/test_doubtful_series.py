@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fakes.dicom import make_series, uid
-from fakes.faults import Fault, cut, edit_rows, empty, flip, html, no_such_call, stall, status
+from fakes.faults import Fault, cut, edit_rows, empty, flip, html, no_such_call, short_zip, stall, status
 from fakes.mirroring import Mirror, asked, assert_nothing_wrong, findings, kinds, truth
 
 from mirror.errors import ExitCode
@@ -70,6 +70,43 @@ async def test_garbage_for_a_list_leaves_one_series_incomplete(archive, mirror, 
     archive.faults.clear()
     assert (await mirror.sync(archive)).exit_code == ExitCode.COMPLETE
     assert_nothing_wrong(mirror, archive, whole=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (status(503), FindingKind.UNAVAILABLE),
+        (cut(0.5), FindingKind.UNAVAILABLE),
+        (html(), FindingKind.UNAVAILABLE),
+        (status(400), FindingKind.SERIES_REFUSED),
+    ],
+)
+@pytest.mark.asyncio
+async def test_an_archive_that_fails_does_not_refuse(archive, mirror, fault, kind):
+    archive.faults.add("getSOPInstanceUIDs", fault, SeriesInstanceUID=SERIES)
+    report = await mirror.sync(archive)
+    assert [(f.kind, f.series_instance_uid) for f in report.findings] == [(kind, SERIES)]
+
+
+@pytest.mark.asyncio
+async def test_causes_are_told_before_what_they_add_up_to(archive, mirror):
+    archive.faults.add("getSingleImage", status(500), SOPInstanceUID=VICTIM)
+    await mirror.sync(archive)
+    (outcome,) = [e.outcome for e in mirror.events if isinstance(e, SeriesDone) and e.outcome.findings]
+    assert [(f.kind, f.sop_instance_uid, f.attempts) for f in outcome.findings] == [
+        (FindingKind.UNAVAILABLE, VICTIM, 1),
+        (FindingKind.INSTANCES_MISSING, None, None),
+    ]
+
+
+@pytest.mark.asyncio
+async def test_instances_that_were_never_asked_for_are_counted_not_told_one_by_one(archive, mirror):
+    archive.faults.add("getImage", short_zip(3), SeriesInstanceUID=SERIES)
+    await mirror.sync(archive, transport="zip")
+    (outcome,) = [e.outcome for e in mirror.events if isinstance(e, SeriesDone) and e.outcome.findings]
+    assert [(f.kind, f.detail) for f in outcome.findings] == [
+        (FindingKind.INSTANCES_MISSING, "3 of 12 listed instances are not held")
+    ]
 
 
 @pytest.mark.parametrize("dialect", ["nbia", "tcia"])

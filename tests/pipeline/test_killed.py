@@ -200,6 +200,58 @@ async def test_while_the_numbers_of_a_series_move_up(archive, mirror, monkeypatc
     assert [path[instance_uid(SERIES, n)] for n in range(13)] == [f"{n}-1.dcm" for n in range(1, 14)]
 
 
+@pytest.mark.parametrize("layout", ["classic", "descriptive"])
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.asyncio
+async def test_numbers_that_a_power_cut_left_on_the_wrong_files(archive, mirror, layout, damaged):
+    """The disk has lost renames that the ledger knows of; images of one series have one size."""
+    await mirror.sync(archive, scope=BRAIN, layout=layout)
+    rows = sorted((row for row in mirror.rows() if row.series_instance_uid == SERIES), key=lambda row: row.path)
+    one, two = (mirror.root / row.path for row in rows[3:5])
+    assert one.stat().st_size == two.stat().st_size
+    bodies = one.read_bytes(), two.read_bytes()
+    one.write_bytes(bodies[1][:-1] + bytes([bodies[1][-1] ^ 0xFF]) if damaged else bodies[1])
+    two.write_bytes(bodies[0])
+    with Ledger(mirror.root) as ledger:
+        ((id_,),) = ledger.query("SELECT id FROM series WHERE series_instance_uid = ?", SERIES)
+        ledger.open_series(id_)
+
+    # By the tcia dialect, which has no digest that would tell.
+    report = await mirror.sync(archive, "tcia", scope=BRAIN)
+    assert (report.exit_code, report.instances.fetched) == (0, int(damaged))
+    assert [p["SOPInstanceUID"] for p in asked(archive, "getSingleImage")] == [rows[4].sop_instance_uid] * damaged
+    assert_nothing_wrong(mirror, archive)
+    assert mirror.states() == {SeriesState.COMPLETE: 3}
+    again = {row.sop_instance_uid: row for row in mirror.rows()}
+    for row in rows:
+        assert again[row.sop_instance_uid].path == row.path
+        if not damaged:
+            assert again[row.sop_instance_uid].verified == row.verified
+
+
+@pytest.mark.asyncio
+async def test_the_ledger_forgets_numbers_for_good_before_they_move_and_learns_them_when_they_lie(
+    archive, mirror, monkeypatch
+):
+    steps: list[str] = []
+
+    def note(owner: type, name: str, step: Callable[..., str]) -> None:
+        method = getattr(owner, name)
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            steps.append(step(**kwargs))
+            return method(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    note(Ledger, "forget", lambda durable=False: "forget for good" if durable else "forget")
+    note(Ledger, "rename", lambda: "learn")
+    note(LocalStore, "rename", lambda: "move")
+    note(LocalStore, "settle", lambda: "settle")
+    await mirror.sync(archive, scope=Scope(series=(SERIES,)), layout="classic")
+    assert steps == ["forget for good", *["move"] * 12, "settle", "learn", "settle"]
+
+
 @pytest.mark.asyncio
 async def test_parts_that_a_kill_left_are_swept(archive, mirror):
     part = mirror.root / ".mirror" / "tmp" / "4711-0"

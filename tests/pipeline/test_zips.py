@@ -45,11 +45,11 @@ LASTING: dict[str, tuple[Fault, int, FindingKind]] = {
     "short": (short_zip(3), 9, FindingKind.INSTANCES_MISSING),
     "licence only": (short_zip(12), 0, FindingKind.INSTANCES_MISSING),
     "no member at all": (members_of(lambda _: []), 0, FindingKind.INSTANCES_MISSING),
-    "cut": (cut(0.5), 0, FindingKind.SERIES_REFUSED),
-    "cut, and the end says so": (short(0.5), 0, FindingKind.SERIES_REFUSED),
-    "empty": (empty(), 0, FindingKind.SERIES_REFUSED),
-    "html": (html(), 0, FindingKind.SERIES_REFUSED),
-    "500": (status(500), 0, FindingKind.SERIES_REFUSED),
+    "cut": (cut(0.5), 0, FindingKind.UNAVAILABLE),
+    "cut, and the end says so": (short(0.5), 0, FindingKind.UNAVAILABLE),
+    "empty": (empty(), 0, FindingKind.UNAVAILABLE),
+    "html": (html(), 0, FindingKind.UNAVAILABLE),
+    "500": (status(500), 0, FindingKind.UNAVAILABLE),
     "400": (status(400, "The user has not been granted the access"), 0, FindingKind.SERIES_REFUSED),
     "another series": (swap(SeriesInstanceUID=OTHER), 0, FindingKind.WRONG_SERIES),
     "a corrupt member": (corrupt_member("00000005.dcm"), 11, FindingKind.TRUNCATED),
@@ -200,7 +200,7 @@ async def test_a_zip_that_would_fill_the_disk_is_not_unpacked(archive, mirror, n
     archive.faults.add("getImage", bomb, SeriesInstanceUID=SERIES)
     report = await mirror.sync(archive, scope=BRAIN, transport="zip")
     assert (report.exit_code, report.series.complete) == (ExitCode.INCOMPLETE, 2)
-    assert "the zip holds" in findings(report, FindingKind.SERIES_REFUSED)[0].detail
+    assert "the zip holds" in findings(report, FindingKind.UNAVAILABLE)[0].detail
     assert [u for u in mirror.instances() if u.startswith(SERIES)] == []
     assert_nothing_wrong(mirror, archive)
 
@@ -210,7 +210,7 @@ async def test_a_zip_that_never_ends_is_not_kept(archive, mirror):
     archive.faults.add("getImage", bytes_of(lambda body: body + bytes(4 * 1024 * 1024)), SeriesInstanceUID=SERIES)
     report = await mirror.sync(archive, scope=BRAIN, transport="zip")
     assert (report.exit_code, report.series.complete) == (ExitCode.INCOMPLETE, 2)
-    assert "the zip holds" in findings(report, FindingKind.SERIES_REFUSED)[0].detail
+    assert "the zip holds" in findings(report, FindingKind.UNAVAILABLE)[0].detail
     assert_nothing_wrong(mirror, archive)
 
 

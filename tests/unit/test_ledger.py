@@ -418,14 +418,27 @@ def test_failures_are_counted_over_all_runs_until_it_comes(ledger: Ledger):
     for count in (1, 2, 3):
         ledger.record(id_, [], [a_loss("1.1", next_try=count * 100)])
         assert ledger.attempts(id_, "1.1") == count
-    assert ledger.not_held(id_, listing, 9) == [
-        ("1.1", 3, 300, FindingKind.UNAVAILABLE, "status 500"),
-        ("1.2", 0, None, None, None),
-    ]
-    assert ledger.not_held(id_, listing, 1) == [("1.1", 3, 300, FindingKind.UNAVAILABLE, "status 500")]
+    # What was never asked for was not asked for in vain.
+    assert ledger.asked_in_vain(id_, listing, 9) == [("1.1", 3, 300, FindingKind.UNAVAILABLE, "status 500")]
+    ledger.record(id_, [], [a_loss("1.2", next_try=7)])
+    assert [uid for uid, *_ in ledger.asked_in_vain(id_, listing, 9)] == ["1.1", "1.2"]
+    assert [uid for uid, *_ in ledger.asked_in_vain(id_, listing, 1)] == ["1.1"]
     ledger.record(id_, [an_instance("1.1")])
     assert ledger.attempts(id_, "1.1") == 0
-    assert ledger.not_held(id_, listing, 9) == [("1.2", 0, None, None, None)]
+    assert ledger.asked_in_vain(id_, listing, 9) == [("1.2", 1, 7, FindingKind.UNAVAILABLE, "status 500")]
+
+
+def test_a_durable_transaction_is_flushed_and_the_others_are_as_before(ledger: Ledger):
+    def level() -> int:
+        return ledger.query("PRAGMA synchronous")[0][0]
+
+    before = level()
+    with ledger.transaction(durable=True):
+        assert level() == 2  # FULL: the write-ahead log is flushed at each commit
+    assert level() == before == 1
+    with suppress(ZeroDivisionError), ledger.transaction(durable=True):
+        raise ZeroDivisionError
+    assert level() == before
 
 
 def test_recording_what_is_held_can_be_repeated(ledger: Ledger):
