@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from mirror.cli.progress import Bars, Display, Lines
-from mirror.cli.summary import show_status, show_summary
+from mirror.cli.summary import paper, paper_width, show_status, show_summary
 from mirror.cli.text import size
 from mirror.errors import SettingsError, StoreError
 from mirror.ledger import Catalogue
@@ -179,7 +179,8 @@ def demo(keep: Path | None = None) -> None:
 
     Raises SettingsError for an unusable `keep`, and StoreError if the mirror is not what the archive is.
     """
-    console = Console(highlight=False)
+    # Where standard output is no terminal no line is too long.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else paper().width)
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise SettingsError(f"--keep: {keep} is not empty")
     with _workspace(keep) as folder:
@@ -222,12 +223,12 @@ async def _show(console: Console, folder: Path) -> None:
 
         _title(console, "2. tcia-mirror sync --all: crawl, plan, fetch, check, publish")
         first = await _sync(base, mirror)
-        show_summary(console, first)
+        show_summary(paper(), first)
 
         _title(console, "3. What is on disk")
         _show_tree(console, mirror)
         with Catalogue(mirror) as catalogue:
-            show_status(console, catalogue.status())
+            show_status(paper(), catalogue.status(), width=paper_width())
         _title(console, "The head of manifest.csv")
         with (mirror / "manifest.csv").open(encoding="utf-8") as manifest:
             for line in islice(manifest, 3):
@@ -241,7 +242,7 @@ async def _show(console: Console, folder: Path) -> None:
         _title(console, "5. A study is added on the archive's side; a second sync fetches only that")
         added = await anyio.to_thread.run_sync(lambda: build_archive(archive, (_ADDED,), released="2022-06-30"))
         second = await _sync(base, mirror)
-        show_summary(console, second)
+        show_summary(paper(), second)
         fetched, asked = second.instances.fetched, second.requests.by_call.get("getSingleImage", 0)
         console.print(f"{added} files were added; {fetched} were fetched, by {asked} calls of getSingleImage.")
         console.print(await anyio.to_thread.run_sync(_verify, archive, mirror))

@@ -5,6 +5,7 @@ syncing    sync: settings, scope, signals, and what is told meanwhile
 progress   bars, lines and JSON lines: displays that are event sinks
 tally      the numbers that they show
 summary    what people are told at the end: plan, summary, status
+streams    standard output and error, whoever leaves
 text       numbers, times and words of strangers as they may stand on a terminal
 """
 

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import anyio
 import typer
 
+from mirror.cli.streams import is_read, lasting_streams
 from mirror.cli.text import safe
 from mirror.errors import ExitCode, MirrorError, SettingsError
 
@@ -182,9 +181,8 @@ def export(
     """Write the manifest of what a mirror holds."""
     from mirror.export import export as write_manifest
 
-    with _reader_may_leave():
-        for path, rows in write_manifest(to, format, output):
-            typer.echo(f"wrote {path} ({rows:,} rows)")
+    for path, rows in write_manifest(to, format, output):
+        typer.echo(f"wrote {path} ({rows:,} rows)")
 
 
 @app.command()
@@ -195,17 +193,15 @@ def status(
     """What a mirror holds, collection by collection. Safe beside a running sync."""
     import json
 
-    from mirror.cli.summary import paper, show_status, status_json_dict
+    from mirror.cli.summary import paper, paper_width, show_status, status_json_dict
     from mirror.ledger import Catalogue
 
     with Catalogue(to) as catalogue:
         rows, server, layout = catalogue.status(), catalogue.meta("server"), catalogue.meta("layout")
-    with _reader_may_leave():
-        if as_json:
-            typer.echo(json.dumps(status_json_dict(str(to), server, layout, rows), indent=1))
-        else:
-            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-            show_status(paper(), rows, width=width)
+    if as_json:
+        typer.echo(json.dumps(status_json_dict(str(to), server, layout, rows), indent=1))
+    else:
+        show_status(paper(), rows, width=paper_width())
 
 
 @app.command()
@@ -256,10 +252,10 @@ def query(
         ):
             async for chunk in chunks:
                 sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
+                if not is_read(sys.stdout):
+                    break
 
-    with _reader_may_leave():
-        anyio.run(ask)
+    anyio.run(ask)
 
 
 @app.command()
@@ -311,17 +307,6 @@ def demo(
     show(keep)
 
 
-@contextmanager
-def _reader_may_leave() -> Iterator[None]:
-    """Whoever reads our stdout may close it early, as `head` does: that is no error."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes stdout once more at exit; what is left goes where it does no harm.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _tell(message: str) -> None:
     lines = [safe(line) for line in message.splitlines()]
     typer.echo("tcia-mirror: " + "\n".join(lines), err=True)
@@ -329,13 +314,25 @@ def _tell(message: str) -> None:
 
 def run() -> NoReturn:
     """The entry point: run the command and exit with its code (ExitCode says which means what)."""
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="tcia-mirror: %(name)s: %(message)s")
-    # What pydicom finds odd in an archive's headers is the archive's; what is wrong with them is a finding.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module="pydicom")
-    code: Any = ExitCode.BUG
+    with lasting_streams() as streams:
+        logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="tcia-mirror: %(name)s: %(message)s")
+        # What pydicom finds odd in an archive's headers is the archive's; what is wrong with them is a finding.
+        logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module="pydicom")
+        code = _ended()
+        if (failure := streams.failure()) is not None:
+            _tell(f"standard output: {failure.strerror or failure}")
+            # What went wrong before that is worse; a run that ended well has not told so.
+            code = ExitCode.DISK if code in (ExitCode.COMPLETE, ExitCode.INCOMPLETE) else code
+    sys.exit(int(code))
+
+
+def _ended() -> int:
+    """Run the command; what it ends with."""
     try:
         code = app(prog_name="tcia-mirror")
+    except SystemExit as ended:
+        code = ended.code
     except MirrorError as error:
         _tell(str(error))
         code = error.exit_code
@@ -344,4 +341,5 @@ def run() -> NoReturn:
     except Exception:
         traceback.print_exc()
         _tell("this is a bug in tcia-mirror; please report it with the lines above")
-    sys.exit(int(code or 0))
+        code = ExitCode.BUG
+    return int(code or 0)

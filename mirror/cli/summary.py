@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -26,6 +28,11 @@ _WIDTH = 500
 def paper() -> Console:
     """Standard output for tables and summaries."""
     return Console(width=_WIDTH, markup=False, highlight=False, emoji=False)
+
+
+def paper_width() -> int | None:
+    """The columns of the terminal that standard output is; None where it is none, and no line is too long."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 class Plan:
