@@ -118,7 +118,7 @@ class Crawler:
     async def _crawl_collection(self, collection: str, scope: Scope, crawled: Crawled) -> None:
         count = _Count()
         crawl = await self._ledger.run(
-            self._ledger.begin_crawl, collection, describe(scope, collection), int(time.time())
+            self._ledger.begin_crawl, collection, describe(scope, collection), int(time.time()), self._run
         )
         patients = await self._client.get_patient(collection=collection)
         async for patient_rows in patients.batches():
@@ -196,7 +196,9 @@ class Crawler:
     async def _crawl_listed_series(self, scope: Scope, crawled: Crawled) -> None:
         """A scope that names series: each is asked for by its UID, with its study for the sake of its path."""
         label = f"{len(scope.series)} listed series"
-        crawl = await self._ledger.run(self._ledger.begin_crawl, "", describe(scope, "listed series"), int(time.time()))
+        crawl = await self._ledger.run(
+            self._ledger.begin_crawl, "", describe(scope, "listed series"), int(time.time()), self._run
+        )
         count = _Count()
         asked_studies: set[tuple[str, str]] = set()
         gate = anyio.CapacityLimiter(_AT_A_TIME)

@@ -25,7 +25,18 @@ from mirror.archive.client import ArchiveClient
 from mirror.archive.dialects import Server, server_of
 from mirror.crawl import Crawled, Crawler, describe
 from mirror.errors import ExitCode, Interrupted, MirrorError, SettingsError, StoreError, StoreFull
-from mirror.events import CollectionPlanned, Event, EventSink, Exported, Noticed, Planned, RunStarted, Stopping, ignore
+from mirror.events import (
+    CollectionPlanned,
+    Event,
+    EventSink,
+    Exported,
+    Noticed,
+    Planned,
+    RunStarted,
+    Stopping,
+    TransportChosen,
+    ignore,
+)
 from mirror.export import export_standard
 from mirror.layout import Layout
 from mirror.ledger import Ledger, Todo
@@ -39,6 +50,8 @@ from mirror.tree import LocalStore
 #: Series that wait for a lister, and pages in which the ledger is read for them.
 _WAITING = 4
 _PAGE = 100
+#: Series on which a server's capabilities are tried.
+_PROBED = 3
 
 
 async def sync(
@@ -138,6 +151,8 @@ class _Run:
             )
             await self._fetch(kit)
         state, code = await self._judge(ledger, crawled)
+        if state != "interrupted":
+            await ledger.run(ledger.finish_run, self._name)
         held = await ledger.run(ledger.bytes_held)
         if state == "interrupted":
             # Whoever stops a run may not wait for the manifest of a large mirror: the report comes first.
@@ -232,7 +247,7 @@ class _Run:
 
     async def _fetch(self, kit: Kit) -> None:
         """The pipeline. Ends when every planned series is judged, or when a stop has let everything land."""
-        first = await kit.ledger.run(kit.ledger.todo, self._name, 0, 1)
+        first = await kit.ledger.run(kit.ledger.todo, self._name, 0, _PROBED)
         if not first:
             return
         connections = self._settings.archive.connections
@@ -243,19 +258,25 @@ class _Run:
                 fetchers.start_soon(_work_off, jobs_out.clone())
             # The queue closes behind the last lister: then the fetchers run dry and end.
             async with jobs_in, series_out, anyio.create_task_group() as listers:
-                transport = await self._transport(kit.client, first[0], jobs_in)
+                transport = await self._transport(kit.client, first, jobs_in)
                 listers.start_soon(self._feed, kit.ledger, series_in)
                 for _ in range(self._settings.sync.open_series):
                     listers.start_soon(_take_up, kit, transport, series_out.clone())
 
-    async def _transport(self, client: ArchiveClient, first: Todo, jobs: MemoryObjectSendStream[Job]) -> Transport:
-        """The transport the settings ask for; a server's capabilities are tried once per run, on one series."""
+    async def _transport(
+        self, client: ArchiveClient, first: list[Todo], jobs: MemoryObjectSendStream[Job]
+    ) -> Transport:
+        """The transport the settings ask for; a server's capabilities are tried once per run, on its first series."""
         wish = self._settings.sync.transport
         if wish == "instance":
             return InstanceTransport(jobs)
-        capabilities = await probe(client, first.series.series_instance_uid)
+        capabilities = await probe(client, [todo.series.series_instance_uid for todo in first])
         if wish == "auto" and capabilities.singles:
+            self._emit(TransportChosen(transport="instance", why="the server gives single instances"))
             return InstanceTransport(jobs)
+        why = "the settings say so" if wish == "zip" else "the server gave no single instance"
+        listed = "" if capabilities.lists else "; it lists no instances, so only count and bytes can be compared"
+        self._emit(TransportChosen(transport="zip", why=why + listed))
         return ZipTransport(self._server, capabilities)
 
     async def _feed(self, ledger: Ledger, series: MemoryObjectSendStream[Todo]) -> None:
