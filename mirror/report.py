@@ -1,8 +1,9 @@
 """The run report: what a run did, folded from its events. Its JSON form is an interface.
 
-The Reporter is an event sink whose memory does not grow with the run: a count per archive call, a small record per
-series that is open, and at most FINDINGS_KEPT findings; the rest of those are only counted. A series that was judged
-counts with the figures of its outcome, one that was cut off in the middle with those of its events.
+The Reporter is an event sink whose memory does not grow with the run: a count per archive call, a record per series
+that is open, and at most FINDINGS_KEPT findings; the rest of those are only counted. The record of an open series grows
+with the objects of it that failed, and is gone when the series is judged. A judged series counts with the figures of
+its outcome, one that was cut off in the middle with those of its events.
 """
 
 from __future__ import annotations
@@ -144,6 +145,7 @@ class Reporter:
         self._started: RunStarted | None = None
         self._planned = 0
         self._kept = 0
+        self._plan_stands = False
         self._states: Counter[SeriesState] = Counter()
         self._fetched = self._reused = self._failed = self._bytes = 0
         self._calls: Counter[str] = Counter()
@@ -173,13 +175,14 @@ class Reporter:
             case SeriesDone(outcome=outcome):
                 self._judge(outcome)
             case Noticed(finding=finding):
-                if finding.series_instance_uid is not None:
+                # What the crawl refuses is never judged: nobody would take its record away again.
+                if finding.series_instance_uid is not None and self._plan_stands:
                     self._entry(finding.series_instance_uid).told.add(finding)
                 self._find(finding)
             case CollectionCrawled(planned=planned):
                 self._planned += planned
             case Planned(series=series_planned, kept=kept):
-                self._planned, self._kept = series_planned, kept
+                self._planned, self._kept, self._plan_stands = series_planned, kept, True
             case RunStarted():
                 self._started = event
             case _:

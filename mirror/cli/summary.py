@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mirror.cli.text import count, duration, moment, safe, size
 from mirror.events import CollectionPlanned, Event, Planned
-from mirror.model import CollectionStatus
+from mirror.model import CollectionStatus, Finding, FindingKind
 from mirror.report import RunReport
 
 _FINDINGS_SHOWN = 10
@@ -89,12 +89,26 @@ def show_summary(console: Console, report: RunReport) -> None:
     ]
     if report.findings_total:
         lines.append(f"  findings   {count(report.findings_total)}")
-        shown = report.findings[:_FINDINGS_SHOWN]
-        lines += [f"    {finding}" for finding in shown]
-        if more := report.findings_total - len(shown):
+        folded = _folded(report.findings)
+        shown = folded[:_FINDINGS_SHOWN]
+        lines += [f"    {_told(alike)}" for alike in shown]
+        if more := report.findings_total - sum(map(len, shown)):
             lines.append(f"    and {count(more)} more, see .mirror/runs/{report.run}.json")
     for line in lines:
         console.print(safe(line), soft_wrap=True)
+
+
+def _folded(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Findings that say the same put together: first those that were asked for, which are causes, then the others."""
+    alike: dict[tuple[FindingKind, str], list[Finding]] = {}
+    for finding in findings:
+        alike.setdefault((finding.kind, finding.detail), []).append(finding)
+    asked = {finding.kind for finding in findings if finding.attempts}
+    return sorted(alike.values(), key=lambda f: (not any(x.attempts for x in f), f[0].kind not in asked))
+
+
+def _told(alike: Sequence[Finding]) -> str:
+    return str(alike[0]) + (f" and {count(len(alike) - 1)} more like it" if len(alike) > 1 else "")
 
 
 def show_status(console: Console, rows: Sequence[CollectionStatus], *, width: int | None = None) -> None:

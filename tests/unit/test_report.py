@@ -131,7 +131,8 @@ def test_before_the_plan_stands_the_crawled_collections_count():
 def test_a_finding_told_by_an_event_and_by_the_outcome_counts_once():
     finding = Finding(kind=FindingKind.SERIES_REFUSED, detail="status 400", series_instance_uid="s1")
     outcome = Outcome(series=series("s1"), state=SeriesState.INCOMPLETE, findings=(finding,))
-    report = told(Noticed(finding=finding), SeriesDone(outcome=outcome)).finish("incomplete", ExitCode.INCOMPLETE)
+    plan = Planned(collections=1, series=1, kept=0, objects=1, bytes=1, free=1)
+    report = told(plan, Noticed(finding=finding), SeriesDone(outcome=outcome)).finish("incomplete", ExitCode.INCOMPLETE)
     assert report.findings == (finding,)
     assert report.findings_total == 1
 
@@ -151,6 +152,22 @@ def test_findings_beyond_the_limit_are_counted_and_take_no_memory():
     assert len(report.findings) == FINDINGS_KEPT
     assert report.findings_total == FINDINGS_KEPT + 2000
     assert grown < 100_000
+
+
+def test_series_that_the_crawl_refuses_take_no_memory():
+    def refused(number: int) -> Noticed:
+        uid = f"1.2.{number}"
+        return Noticed(finding=Finding(kind=FindingKind.SERIES_REFUSED, detail="no", series_instance_uid=uid))
+
+    reporter = told(*(refused(n) for n in range(FINDINGS_KEPT)))
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for n in range(FINDINGS_KEPT, FINDINGS_KEPT + 2000):
+        reporter(refused(n))
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 100_000
+    assert reporter.finish("incomplete", ExitCode.INCOMPLETE).findings_total == FINDINGS_KEPT + 2000
 
 
 def test_judged_series_take_no_memory():
