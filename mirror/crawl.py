@@ -11,14 +11,14 @@ from __future__ import annotations
 import difflib
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
 
 from mirror.archive.client import ArchiveClient
 from mirror.archive.dialects import unknown_series_hint
-from mirror.errors import ArchiveError, BadAnswer, BodyCut, ServerFault, SettingsError, Stalled
+from mirror.errors import ArchiveError, BadAnswer, BodyCut, Fate, ServerFault, SettingsError, Stalled
 from mirror.events import CollectionCrawled, EventSink, Noticed, ScopeFound
 from mirror.layout import Layout
 from mirror.ledger import Ledger
@@ -27,6 +27,8 @@ from mirror.plan import decide
 
 #: Collections that are crawled at a time: enough to hide latency, few enough to leave the archive in peace.
 _AT_A_TIME = 3
+#: So many values are told whole, not only the nearest.
+_FEW = 3
 
 
 @dataclass(slots=True)
@@ -38,6 +40,8 @@ class Crawled:
     #: Series asked for by UID that the archive does not give.
     refused: list[str] = field(default_factory=list)
     kept: dict[str, int] = field(default_factory=dict)
+    #: How many series of the scope the archive gave.
+    series: int = 0
 
 
 @dataclass(slots=True)
@@ -58,12 +62,14 @@ class Crawler:
         self._layout = layout
         self._run = run
         self._sink = sink
+        self._names: frozenset[str] = frozenset()
+        self._crawls: list[int] = []
 
     async def crawl(self, scope: Scope) -> Crawled:
         """Crawl and plan a scope. Safe to repeat.
 
-        Raises SettingsError for an unknown collection, Unreachable when the archive is down, and the archive's own
-        error when nothing of the scope could be crawled.
+        Raises SettingsError for an unknown collection and for restrictions that leave no series, Unreachable when the
+        archive is down, and the archive's own error when nothing of the scope could be crawled.
         """
         crawled = Crawled()
         if scope.series:
@@ -92,6 +98,8 @@ class Crawler:
                 tasks.start_soon(one, name)
         if errors and not crawled.collections:
             raise errors[0]
+        if not (crawled.series or crawled.failed) and (scope.patients or scope.modalities or scope.body_parts):
+            raise SettingsError(await self._why_nothing(scope, names))
         return crawled
 
     async def _collections(self, scope: Scope) -> list[str]:
@@ -100,26 +108,57 @@ class Crawler:
         if not names:
             # An archive without a collection is none: nothing may pass for a complete mirror of it.
             raise BadAnswer("it names no collection", asked=f"getCollectionValues() at {self._client.server.base}")
+        self._names = frozenset(names)
         if scope.all:
             return names
-        by_folded = {name.casefold(): name for name in names}
         found: dict[str, None] = {}
         for asked in scope.collections:
-            name = by_folded.get(asked.casefold())
-            if name is None:
-                near = difflib.get_close_matches(asked.casefold(), by_folded, n=3, cutoff=0.5)
-                hint = f"; the nearest are: {', '.join(by_folded[n] for n in near)}" if near else ""
+            # Two collections may differ in case only: then the exact spelling means one, and any other means both.
+            same = [asked] if asked in names else [name for name in names if name.casefold() == asked.casefold()]
+            if not same:
                 raise SettingsError(
-                    f"collection {asked!r} is not among the {len(names)} of {self._client.server.base}{hint}"
+                    f"collection {asked!r} is not among the {len(names)} of {self._client.server.base}"
+                    f"{_nearest([asked], names)}"
                 )
-            found[name] = None
+            found |= dict.fromkeys(same)
         return list(found)
+
+    async def _why_nothing(self, scope: Scope, names: list[str]) -> str:
+        """Which restriction of the scope no series of these collections meets, and what would be near."""
+        of = f"of {', '.join(names)}" if not scope.all else f"at {self._client.server.base}"
+        among: list[dict[str, str]] = [{}] if scope.all else [{"Collection": name} for name in names]
+        for keyword, wanted in (
+            ("PatientID", scope.patients),
+            ("Modality", scope.modalities),
+            ("BodyPartExamined", scope.body_parts),
+        ):
+            known = await self._values(keyword, among) if wanted else []
+            if known and not {value.casefold() for value in known} & {value.casefold() for value in wanted}:
+                return f"no series {of} has {keyword} {' or '.join(map(repr, wanted))}{_nearest(wanted, known)}"
+        return f"no series {of} meets the whole scope: {describe(scope)}"
+
+    async def _values(self, keyword: str, among: Sequence[Mapping[str, str]]) -> list[str]:
+        """What the archive has for a keyword; nothing where it does not say."""
+        found: dict[str, None] = {}
+        if keyword == "PatientID":
+            for crawl in self._crawls:
+                found |= dict.fromkeys(await self._ledger.run(self._ledger.patient_ids, crawl))
+            return [*found]
+        ask = self._client.get_modality_values if keyword == "Modality" else self._client.get_body_part_values
+        for where in among:
+            try:
+                found |= dict.fromkeys(value for value in await ask(**where) if value)
+            except ArchiveError:
+                # It is only for the sake of a better message.
+                return []
+        return [*found]
 
     async def _crawl_collection(self, collection: str, scope: Scope, crawled: Crawled) -> None:
         count = _Count()
         crawl = await self._ledger.run(
             self._ledger.begin_crawl, collection, describe(scope, collection), int(time.time()), self._run
         )
+        self._crawls.append(crawl)
         patients = await self._client.get_patient(collection=collection)
         async for patient_rows in patients.batches():
             count.patients += len(patient_rows)
@@ -144,6 +183,7 @@ class Crawler:
             # The archive lists a collection only while it has a visible series: an empty answer is no answer.
             raise ServerFault("lists no series, though getCollectionValues names it", asked=f"collection {collection}")
         await self._ledger.run(self._ledger.finish_crawl, crawl)
+        crawled.series += count.series
         self._sink(
             CollectionCrawled(
                 collection=collection,
@@ -167,7 +207,9 @@ class Crawler:
                 narrowed["BodyPartExamined"] = body_part
             rows = await self._client.get_series(**narrowed)
             async for batch in rows.batches():
-                wanted = [series for series in batch if _within(series, scope)]
+                # A server that does not mind case, or ignores the parameter, also gives what is another collection's.
+                others = self._names - {where["Collection"]}
+                wanted = [s for s in batch if s.collection not in others and not _outside(s, scope)]
                 kept = await self._ledger.run(self._plan, crawl, wanted, count)
                 for name, number in kept.items():
                     crawled.kept[name] = crawled.kept.get(name, 0) + number
@@ -206,18 +248,22 @@ class Crawler:
         async def one(uid: str) -> None:
             async with gate:
                 try:
-                    await listed(uid)
+                    await plan(uid)
                 except ArchiveError as error:
                     if await self._client.is_down(error):
                         raise
                     crawled.refused.append(uid)
-                    self._notice(FindingKind.SERIES_REFUSED, str(error), series=uid)
+                    kind = FindingKind.UNAVAILABLE if error.fate is Fate.RETRY else FindingKind.SERIES_REFUSED
+                    self._notice(kind, str(error), series=uid)
 
-        async def listed(uid: str) -> None:
-            found = [s for s in await (await self._client.get_series(SeriesInstanceUID=uid)).all() if _within(s, scope)]
+        async def plan(uid: str) -> None:
+            listed = await (await self._client.get_series(SeriesInstanceUID=uid)).all()
+            found = [s for s in listed if not _outside(s, scope)]
             if not found:
                 crawled.refused.append(uid)
-                self._notice(FindingKind.SERIES_REFUSED, unknown_series_hint(self._client.server), series=uid)
+                left_out = [f"the scope leaves it out: {_outside(s, scope)}" for s in listed]
+                said = (left_out or [unknown_series_hint(self._client.server)])[0]
+                self._notice(FindingKind.SERIES_REFUSED, said, series=uid)
                 return
             for study in {(s.collection, s.study_instance_uid) for s in found} - asked_studies:
                 asked_studies.add(study)
@@ -260,15 +306,26 @@ def describe(scope: Scope, collections: str | None = None) -> str:
     return "; ".join(parts)
 
 
-def _within(series: Series, scope: Scope) -> bool:
-    """True for a series of the scope: a server that ignores a parameter must not widen it."""
-    tests = (
-        (scope.collections, series.collection),
-        (scope.patients, series.patient_id),
-        (scope.modalities, series.modality),
-        (scope.body_parts, series.body_part_examined),
-    )
-    return all(not wanted or (value or "").casefold() in {w.casefold() for w in wanted} for wanted, value in tests)
+def _outside(series: Series, scope: Scope) -> str:
+    """How a series is not of the scope; "" when it is: a server that ignores a parameter must not widen it."""
+    for keyword, wanted, value in (
+        ("Collection", scope.collections, series.collection),
+        ("PatientID", scope.patients, series.patient_id),
+        ("Modality", scope.modalities, series.modality),
+        ("BodyPartExamined", scope.body_parts, series.body_part_examined),
+    ):
+        if wanted and (value or "").casefold() not in {w.casefold() for w in wanted}:
+            return f"its {keyword} is {value or '(none)'}, not {' or '.join(wanted)}"
+    return ""
+
+
+def _nearest(wanted: Sequence[str], known: Sequence[str]) -> str:
+    """What of `known` comes near, for the end of a message; of a few, all."""
+    if len(known) <= _FEW:
+        return f"; the nearest are: {', '.join(sorted(known))}" if known else ""
+    by_folded = {name.casefold(): name for name in known}
+    near = [n for w in wanted for n in difflib.get_close_matches(w.casefold(), by_folded, n=3, cutoff=0.5)]
+    return f"; the nearest are: {', '.join(by_folded[n] for n in dict.fromkeys(near))}" if near else ""
 
 
 def _batched(uids: tuple[str, ...], size: int = 100) -> list[tuple[str, ...]]:

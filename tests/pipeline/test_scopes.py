@@ -85,6 +85,79 @@ async def test_an_unknown_collection_is_told_with_the_nearest(archive, mirror, n
     assert (await mirror.sync(archive, layout="classic")).exit_code == 0
 
 
+@pytest.mark.parametrize("dialect", ["nbia", "tcia"])
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        (Scope(collections=("Lung-Alpha",), patients=("S1-02",)), "of Lung-Alpha has PatientID 'S1-02'.*S1-002"),
+        (Scope(collections=("Lung-Alpha",), modalities=("XX",)), "of Lung-Alpha has Modality 'XX'.*: CT, MR$"),
+        (Scope(all=True, body_parts=("CHESS",)), "at http.* has BodyPartExamined 'CHESS'.*CHEST"),
+        (Scope(all=True, patients=("S1-001",), body_parts=("BRAIN",)), "the whole scope: .*S1-001.*BRAIN"),
+        (
+            Scope(collections=("Brain Beta",), patients=("S2-001",), modalities=("XX", "YY")),
+            "of Brain Beta has Modality 'XX' or 'YY'",
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.asyncio
+async def test_restrictions_that_leave_nothing_are_a_usage_error(archive, mirror, dialect, dry_run, scope, said):
+    with pytest.raises(SettingsError, match=said):
+        await mirror.sync(archive, dialect, scope, dry_run=dry_run)
+    assert mirror.tree() == {}
+    # What the archive cannot say is left out of the message.
+    archive.faults.add("getModalityValues", status(500))
+    archive.faults.add("getBodyPartValues", status(500))
+    with pytest.raises(SettingsError, match="no series"):
+        await mirror.sync(archive, dialect, scope)
+
+
+@pytest.mark.asyncio
+async def test_restrictions_may_leave_nothing_of_some_collections(archive, mirror):
+    report = await mirror.sync(archive, scope=Scope(all=True, patients=("S2-001",)))
+    assert (report.exit_code, report.series.complete) == (0, 3)
+    again = await mirror.sync(archive, scope=Scope(all=True, patients=("S2-001",)))
+    assert (again.exit_code, again.series.kept) == (0, 3)
+
+
+@pytest.mark.asyncio
+async def test_restrictions_and_a_collection_that_cannot_be_crawled_are_no_usage_error(archive, mirror):
+    archive.faults.add("getPatient", status(500), Collection="Brain Beta")
+    report = await mirror.sync(archive, scope=Scope(all=True, body_parts=("BRAIN",)))
+    assert (report.exit_code, kinds(report)) == (ExitCode.INCOMPLETE, {FindingKind.CRAWL_FAILED})
+
+
+@pytest.mark.asyncio
+async def test_a_listed_series_that_the_scope_itself_leaves_out(archive, mirror):
+    scope = Scope(collections=("Lung-Alpha",), series=(SERIES, uid(1, 1, 1, 1)))
+    report = await mirror.sync(archive, scope=scope)
+    assert (report.exit_code, report.series.complete) == (ExitCode.INCOMPLETE, 1)
+    (finding,) = report.findings
+    assert (finding.kind, finding.series_instance_uid) == (FindingKind.SERIES_REFUSED, SERIES)
+    assert finding.detail == "the scope leaves it out: its Collection is Brain Beta, not Lung-Alpha"
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "expected"),
+    [
+        ("Lung-Alpha", LUNG),
+        ("LUNG-ALPHA", {uid(9, 1, 1)}),
+        ("lung-alpha", LUNG | {uid(9, 1, 1)}),
+    ],
+)
+@pytest.mark.asyncio
+async def test_two_collections_that_differ_in_case_only(archive, mirror, asked_for, expected):
+    archive.stock("LUNG-ALPHA", make_series(study_uid=uid(9, 1), series_uid=uid(9, 1, 1), instances=2))
+    # The serving side takes both for one, as a server that does not mind case does with its parameters.
+    both = edit_rows(lambda _: [{"Collection": name} for name in ("Brain Beta", "LUNG-ALPHA", "Lung-Alpha")])
+    archive.faults.add("getCollectionValues", both)
+    report = await mirror.sync(archive, scope=Scope(collections=(asked_for,)))
+    assert (report.exit_code, report.series.planned) == (0, len(expected))
+    assert held_series(mirror) == expected
+    assert_nothing_wrong(mirror, archive)
+
+
 @pytest.mark.asyncio
 async def test_no_scope_is_a_usage_error_and_leaves_nothing(archive, mirror):
     with pytest.raises(SettingsError, match="scope is empty"):
@@ -121,7 +194,7 @@ async def test_many_listed_series_of_which_some_cannot_be_asked_for(archive, mir
     listed = tuple(series for series, _ in archive.files().values())
     report = await mirror.sync(archive, scope=Scope(series=tuple(dict.fromkeys(listed))))
     assert (report.exit_code, report.series.complete) == (ExitCode.INCOMPLETE, 6)
-    assert [f.series_instance_uid for f in findings(report, FindingKind.SERIES_REFUSED)] == [broken]
+    assert [f.series_instance_uid for f in findings(report, FindingKind.UNAVAILABLE)] == [broken]
 
 
 # An unsound crawl
