@@ -71,13 +71,15 @@ class mapped:  # noqa: N801 - reads as a statement
             raise BadAnswer(f"HTTP failed: {error}", asked=asked) from error
 
 
-def _tls(ca_file: str) -> ssl.SSLContext:
+def _tls(ca_file: str) -> ssl.SSLContext | bool:
+    """What verifies servers. True is aiohttp's own context, which it makes once; reading authorities takes a while."""
+    if not ca_file:
+        return True
     context = ssl.create_default_context()
-    if ca_file:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except OSError as error:
-            raise SettingsError(f"archive.ca_file: {ca_file}: {error}") from error
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except OSError as error:
+        raise SettingsError(f"archive.ca_file: {ca_file}: {error}") from error
     return context
 
 

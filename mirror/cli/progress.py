@@ -34,6 +34,7 @@ from mirror.events import (
     ScopeFound,
     SeriesDone,
     Stopping,
+    TransportChosen,
 )
 from mirror.model import Finding
 from mirror.report import RunReport, finding_to_json_dict
@@ -158,6 +159,8 @@ def line_of(event: Event) -> str | None:
                 f"plan: {count(event.series)} series to fetch ({count(event.objects)} objects, {size(event.bytes)}),"
                 f" {count(event.kept)} kept; {size(event.free)} free"
             )
+        case TransportChosen():
+            line = f"transport {event.transport}: {event.why}"
         case InstanceFailed(finding=finding) | Noticed(finding=finding):
             line = _finding_line(finding)
         case Exported():
@@ -256,6 +259,8 @@ def json_of(event: Event) -> tuple[str, dict[str, Any]] | None:
             return "finding", finding_to_json_dict(finding)
         case LimitChanged():
             return "limit-changed", asdict(event)
+        case TransportChosen():
+            return "transport-chosen", asdict(event)
         case Exported():
             return "exported", asdict(event)
         case Stopping():
@@ -297,7 +302,7 @@ class Bars(Silent):
             self._told += 1
             if self._told > FINDINGS_SHOWN:
                 return
-        elif not isinstance(event, RunStarted | Stopping):
+        elif not isinstance(event, RunStarted | Stopping | TransportChosen):
             return
         if (line := line_of(event)) is not None:
             try:

@@ -34,8 +34,6 @@ _PREAMBLE = 132
 _SWELL = 2
 #: A longer list of MD5s is none.
 _LONGEST_LIST = 64 * 1024 * 1024
-#: So many series are tried to learn what a server can do.
-_PROBES = 3
 _NO_IMAGE = frozenset({"LICENSE", "md5hashes.csv", "results.json"})
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -48,15 +46,14 @@ class Capabilities:
     singles: bool
 
 
-async def probe(client: ArchiveClient, series_instance_uids: str | Sequence[str]) -> Capabilities:
+async def probe(client: ArchiveClient, series_instance_uids: Sequence[str]) -> Capabilities:
     """Try the calls for single instances. Some servers lack them, or answer them with nothing.
 
-    One series that cannot be read says nothing of the server: a call is there as soon as one of the first few series
-    shows it. Raises the ArchiveError of an archive that is down.
+    One series that cannot be read says nothing of the server: a call is there as soon as one of these series shows
+    it. Raises the ArchiveError of an archive that is down.
     """
-    uids = [series_instance_uids] if isinstance(series_instance_uids, str) else series_instance_uids
     lists = False
-    for uid in uids[:_PROBES]:
+    for uid in series_instance_uids:
         of_this = await _probe_series(client, uid)
         lists = lists or of_this.lists
         if of_this.singles:

@@ -29,6 +29,7 @@ from mirror.events import (
     SeriesDone,
     SeriesOpened,
     Stopping,
+    TransportChosen,
 )
 from mirror.model import Finding, FindingKind, Outcome, Series, SeriesState
 from mirror.report import Reporter
@@ -52,7 +53,7 @@ EVERYTHING: list[Event] = [
     RequestDone(call="getSeries", seconds=1, bytes=50), BytesReceived(count=50),
     RequestStarted(call="getSingleImage"), RequestStarted(call="getSingleImage"),
     CRAWLED, CollectionPlanned(collection="A", new=2, kept=1, objects=40, bytes=4_000_000), PLANNED,
-    LimitChanged(connections=4, why="status 429"),
+    TransportChosen(transport="zip", why="it gave no single instance"), LimitChanged(connections=4, why="status 429"),
     SeriesOpened(series_instance_uid="s", collection="A", listed=10, to_fetch=10),
     BytesReceived(count=100_000), RequestDone(call="getSingleImage", seconds=1, bytes=100_000, retried=True), PUBLISHED,
     FAILED, DONE, Noticed(finding=LOST), Exported(path="/m/manifest.csv", rows=9), Stopping(),
@@ -95,6 +96,7 @@ def test_the_lines_of_a_run():
         "run r1: all of it from http://a/ to /m",
         "crawled A: 1 patients, 2 studies, 3 series, 2 to fetch (4.0 MB)",
         "plan: 4 series to fetch (40 objects, 4.0 MB), 1 kept; 1.0 TB free",
+        "transport zip: it gave no single instance",
         "finding: unavailable: status 500 [1.2.3] (asked 2 times)",
         "finding: unavailable: status 500 [1.2.3] (asked 2 times)",
         "wrote /m/manifest.csv (9 rows)",
@@ -157,7 +159,8 @@ def test_what_a_server_says_cannot_steer_the_terminal():
 def test_the_json_lines_of_a_run():
     rows = json_lines_of(*EVERYTHING)
     assert [row["event"] for row in rows] == [
-        "run-started", "scope-found", "collection-crawled", "collection-planned", "planned", "limit-changed",
+        "run-started", "scope-found", "collection-crawled", "collection-planned", "planned",
+        "transport-chosen", "limit-changed",
         "finding", "series-done", "finding", "exported", "stopping",
     ]  # fmt: skip
     assert {(row["time"], row["run"]) for row in rows} == {("1970-01-01T00:00:00.500Z", "r1")}
