@@ -45,9 +45,8 @@ SCOPES = [
 ]
 
 
-@pytest.mark.parametrize("dialect", ["nbia", "tcia"])
 @pytest.mark.parametrize(("scope", "expected"), SCOPES, ids=str)
-@pytest.mark.parametrize("ignorant", [False, True])
+@pytest.mark.parametrize(("dialect", "ignorant"), [("nbia", False), ("tcia", True)])
 @pytest.mark.asyncio
 async def test_a_scope_is_neither_widened_nor_narrowed(archive, mirror, dialect, scope, expected, ignorant):
     if ignorant:
