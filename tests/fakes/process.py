@@ -56,11 +56,15 @@ async def run(
     **settings: str,
 ) -> Ended:
     """Run to the end; `begun` is given the process, `before` is called in the child before the command begins."""
+    environ = environment(**settings)
+    if before is not None:
+        # A child that may not write large files must not be measured: coverage could not save what it saw.
+        environ = {name: value for name, value in environ.items() if not name.startswith("COVERAGE_")}
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=environment(**settings),
+        env=environ,
         preexec_fn=before,
     )
     begun(process)
