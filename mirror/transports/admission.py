@@ -104,7 +104,7 @@ def _place(open_series: OpenSeries, body: Body, checked: Checked, digest: Digest
     header, part = checked.header, body.part
     if header is None or not checked.verdict.ok:
         if last_try:
-            name = safe_name((header.sop_instance_uid if header else "") or body.label)
+            name = safe_name(body.sop_instance_uid or (header.sop_instance_uid if header else "") or body.label)
             folder = safe_name(open_series.todo.series.series_instance_uid)
             part.quarantine(folder, f"{name}.dcm", checked.verdict.findings)
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes.dicom import uid
+from fakes.dicom import instance_uid, uid
 from fakes.faults import Fault, cut, empty, flip, html, short, stall, status, swap
 from fakes.manners import gone
 from fakes.mirroring import Mirror, asked, assert_nothing_wrong, findings, truth
@@ -218,3 +218,14 @@ async def test_every_call_may_fail_a_few_times(archive, mirror, dialect):
     failed = [event for event in mirror.events if isinstance(event, RequestDone) and event.error]
     assert len(failed) == sum(rule.used for rule in archive.faults.rules) == report.requests.retried
     assert_nothing_wrong(mirror, archive, whole=True)
+
+
+@pytest.mark.asyncio
+async def test_two_wrong_bodies_of_one_identity_are_both_kept_for_a_person_to_look_at(archive, mirror):
+    series = uid(1, 1, 1, 1)
+    first, second = ({"SeriesInstanceUID": series, "SOPInstanceUID": instance_uid(series, number)} for number in (1, 2))
+    archive.faults.add("getSingleImage", short(), **first)
+    archive.faults.add("getSingleImage", swap(**first), **second)
+    await mirror.sync(archive)
+    names = {path.rpartition("/")[2] for path in mirror.quarantine()}
+    assert {f"{first['SOPInstanceUID']}.dcm", f"{second['SOPInstanceUID']}.dcm"} <= names
