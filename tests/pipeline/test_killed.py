@@ -46,7 +46,6 @@ async def killed(archive, mirror: Mirror, call: str, number: int, *options: str)
     ("layout", "call", "number"),
     [
         ("uid", "getSeries", 2),
-        ("uid", "getSingleImage", 1),
         ("uid", "getSingleImage", 9),
         ("classic", "getSingleImage", 20),
         ("descriptive", "getSingleImage", 32),

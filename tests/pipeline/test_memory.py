@@ -43,9 +43,9 @@ async def peak(tmp_path: Path, name: str, transport: str, *, instances: int, sid
 @pytest.mark.parametrize("transport", ["instance", "zip"])
 @pytest.mark.asyncio
 async def test_of_a_series(tmp_path, transport):
-    few = await peak(tmp_path, "few", transport, instances=60, side=96)
-    many = await peak(tmp_path, "many", transport, instances=480, side=96)
-    # The bodies of the 420 more are over 7 MiB.
+    few = await peak(tmp_path, "few", transport, instances=30, side=160)
+    many = await peak(tmp_path, "many", transport, instances=240, side=160)
+    # The bodies of the 210 more are over 10 MiB.
     assert many - few < 1.5 * MIB
 
 

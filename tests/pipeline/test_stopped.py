@@ -22,15 +22,14 @@ def mirror(tmp_path):
     return Mirror(tmp_path / "mirror")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("call", "at", "options"),
+    ("number", "call", "at", "options"),
     [
-        ("getSeries", 2, ()),
-        ("getSingleImage", 6, ()),
-        ("getSingleImage", 6, ("--layout", "classic")),
-        ("getImage", 2, ("--transport", "zip")),
-        ("getMD5Hierarchy", 1, ()),
+        (signal.SIGTERM, "getSeries", 2, ()),
+        (signal.SIGINT, "getSingleImage", 6, ()),
+        (signal.SIGTERM, "getSingleImage", 6, ("--layout", "classic")),
+        (signal.SIGTERM, "getImage", 2, ("--transport", "zip")),
+        (signal.SIGTERM, "getMD5Hierarchy", 1, ()),
     ],
 )
 @pytest.mark.asyncio
