@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -45,7 +46,8 @@ def test_a_large_member_is_announced_as_zip64(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         list(pieces)
     first = next(zip_pieces([file_member(tmp_path / "noise", random.Random(2).randbytes(4 * BLOCK), 3 * 2**30)]))
-    assert first[4:6] == b"\x2d\x00"  # version needed: 4.5, which is Zip64
+    # Version needed: 4.5, which is Zip64. Before 3.11.4 Python's zipfile says 2.0 there, and Zip64 only in the directory.
+    assert first[4:6] == (b"\x2d\x00" if sys.version_info >= (3, 11, 4) else b"\x14\x00")
 
 
 @pytest.mark.parametrize("length", [9, 11])
