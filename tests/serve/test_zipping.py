@@ -46,7 +46,7 @@ def test_a_large_member_is_announced_as_zip64(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         list(pieces)
     first = next(zip_pieces([file_member(tmp_path / "noise", random.Random(2).randbytes(4 * BLOCK), 3 * 2**30)]))
-    # Version needed: 4.5, which is Zip64. Before 3.11.4 Python's zipfile says 2.0 there, and Zip64 only in the directory.
+    # Version needed: 4.5, which is Zip64. Before Python 3.11.4 zipfile says 2.0, and Zip64 only in the directory.
     assert first[4:6] == (b"\x2d\x00" if sys.version_info >= (3, 11, 4) else b"\x14\x00")
 
 
