@@ -43,15 +43,14 @@ async def peak(tmp_path: Path, name: str, transport: str, *, instances: int, sid
 @pytest.mark.parametrize("transport", ["instance", "zip"])
 @pytest.mark.asyncio
 async def test_of_a_series(tmp_path, transport):
-    few = await peak(tmp_path, "few", transport, instances=30, side=160)
-    many = await peak(tmp_path, "many", transport, instances=240, side=160)
-    # The bodies of the 210 more are over 10 MiB.
+    few = await peak(tmp_path, "few", transport, instances=20, side=200)
+    many = await peak(tmp_path, "many", transport, instances=160, side=200)
+    # The bodies of the 140 more are over 10 MiB.
     assert many - few < 1.5 * MIB
 
 
 @pytest.mark.parametrize("transport", ["instance", "zip"])
 @pytest.mark.asyncio
 async def test_of_an_object(tmp_path, transport):
-    small = await peak(tmp_path, "small", transport, instances=1, side=96)
-    large = await peak(tmp_path, "large", transport, instances=1, side=5793)  # 64 MiB
-    assert large - small < 10 * MIB
+    # Of 64 MiB; a sync of a small object takes over one.
+    assert await peak(tmp_path, "large", transport, instances=1, side=5793) < 12 * MIB
