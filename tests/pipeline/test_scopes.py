@@ -6,17 +6,15 @@ from dataclasses import replace
 
 import pytest
 from aiohttp import web
-from fakes.archive import FakeArchive
 from fakes.dicom import make_series, uid
 from fakes.faults import Asked, cut, edit_rows, empty, html, stall, status
-from fakes.manners import gone, ignoring
-from fakes.mirroring import Mirror, asked, assert_nothing_wrong, findings, kinds, settings_for, snapshot, truth
+from fakes.manners import ignoring
+from fakes.mirroring import Mirror, asked, assert_nothing_wrong, findings, kinds, snapshot, truth
 
-from mirror.errors import ArchiveError, BadAnswer, ExitCode, ServerFault, SettingsError, Unreachable
-from mirror.events import CollectionPlanned, InstancePublished, Planned
+from mirror.errors import ArchiveError, BadAnswer, ExitCode, ServerFault, SettingsError
+from mirror.events import CollectionPlanned, Planned
 from mirror.ledger import Catalogue
 from mirror.model import FindingKind, Scope, SeriesState
-from mirror.pipeline import sync
 
 SERIES = uid(2, 1, 2, 1)
 
@@ -361,55 +359,6 @@ async def test_a_series_that_the_archive_withdrew_stays(archive, mirror):
     report = await mirror.sync(archive)
     assert (report.exit_code, report.series.kept) == (0, 6)
     assert len(mirror.instances()) == 32
-
-
-# An archive that goes away
-
-
-@pytest.mark.asyncio
-async def test_an_archive_that_is_not_there(tmp_path):
-    async with FakeArchive(tmp_path / "upstream") as archive:
-        settings = settings_for(archive)
-    with pytest.raises(Unreachable, match="getCollectionValues") as caught:
-        await sync(tmp_path / "mirror", Scope(all=True), settings)
-    assert caught.value.exit_code == ExitCode.UNREACHABLE
-    with pytest.raises(Unreachable):
-        await sync(tmp_path / "dry", Scope(all=True), settings, dry_run=True)
-    assert not (tmp_path / "dry").exists()
-
-
-@pytest.mark.parametrize("transport", ["instance", "zip"])
-@pytest.mark.parametrize(
-    ("call", "number"),
-    [("getSeries", 1), ("getSeriesSize", 3), ("getSOPInstanceUIDs", 4), ("getMD5Hierarchy", 2), ("bodies", 5)],
-)
-@pytest.mark.asyncio
-async def test_an_archive_that_goes_away_ends_the_run_and_the_next_goes_on(archive, mirror, transport, call, number):
-    call = {"instance": "getSingleImage", "zip": "getImage"}[transport] if call == "bodies" else call
-    seen = 0
-
-    async def last(request: Asked) -> web.StreamResponse:
-        nonlocal seen
-        seen += 1
-        if seen == number:
-            archive.faults.rules.insert(0, archive.faults.add("*", gone()))
-        return await request.handler(request.request)
-
-    archive.faults.add(call, last)
-    with pytest.raises(ArchiveError) as caught:
-        await mirror.sync(archive, transport=transport)
-    assert caught.value.exit_code == ExitCode.UNREACHABLE
-    assert mirror.parts() == []
-    held = mirror.instances()
-    published = {e.sop_instance_uid for e in mirror.events if isinstance(e, InstancePublished)}
-    assert published <= held.keys()
-    (report,) = (mirror.root / ".mirror" / "runs").glob("*.json")
-    assert '"state": "failed"' in report.read_text()
-
-    archive.faults.clear()
-    report = await mirror.sync(archive, transport=transport)
-    assert (report.exit_code, report.instances.fetched) == (0, 32 - len(held))
-    assert_nothing_wrong(mirror, archive, whole=True)
 
 
 @pytest.mark.asyncio
