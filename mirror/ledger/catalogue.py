@@ -59,7 +59,7 @@ class Catalogue:
             cursor = self._db.cursor()
             cursor.row_factory = sqlite3.Row
             # Not `yield from`: it closes the cursor of a loop that is left, and fails once the file is closed.
-            for row in cursor.execute(sql, args or {}):  # noqa: UP028 - see above
+            for row in cursor.execute(sql, args or {}):  # noqa: UP028 - `yield from` would close it, see above
                 yield row
 
     def meta(self, key: str) -> str | None:
@@ -105,7 +105,7 @@ class Catalogue:
     def instance_rows(self) -> Iterator[InstanceRow]:
         """Every held instance, ordered by collection, patient, study, series and SOPInstanceUID."""
         for r in self._rows(
-            f"SELECT s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid, s.modality, s.state,"  # noqa: S608 - constants
+            f"SELECT s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid, s.modality, s.state,"
             f" i.*, {_PATH} AS path FROM series s JOIN instances i ON i.series = s.id WHERE i.name IS NOT NULL"
             " ORDER BY s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid, i.sop_instance_uid"
         ):
@@ -167,7 +167,7 @@ class Catalogue:
         """Names of the collections with a complete series, in order."""
         return [
             r["collection"]
-            for r in self._rows(f"SELECT DISTINCT s.collection FROM series s WHERE {_SHOWN} ORDER BY s.collection")  # noqa: S608
+            for r in self._rows(f"SELECT DISTINCT s.collection FROM series s WHERE {_SHOWN} ORDER BY s.collection")
         ]
 
     def values(self, name: str, where: Mapping[str, str]) -> list[str | None]:
@@ -177,7 +177,7 @@ class Catalogue:
         return [
             r["value"]
             for r in self._rows(
-                f"SELECT DISTINCT upper(s.{column}) AS value FROM series s WHERE {condition} ORDER BY value",  # noqa: S608
+                f"SELECT DISTINCT upper(s.{column}) AS value FROM series s WHERE {condition} ORDER BY value",
                 args,
             )
         ]
@@ -186,7 +186,7 @@ class Catalogue:
         """Rows of getPatient with a complete series that matches; `since` is an ISO day of release, inclusive."""
         condition, args = _where(where, since)
         for r in self._rows(
-            "SELECT DISTINCT s.collection, s.patient_id, p.raw FROM series s LEFT JOIN patients p"  # noqa: S608
+            "SELECT DISTINCT s.collection, s.patient_id, p.raw FROM series s LEFT JOIN patients p"
             " ON p.collection = s.collection AND p.patient_id = s.patient_id"
             f" WHERE {condition} ORDER BY s.collection, s.patient_id",
             args,
@@ -198,7 +198,7 @@ class Catalogue:
         """Rows of getPatientStudy with a complete series that matches; SeriesCount counts those series."""
         condition, args = _where(where, since)
         for r in self._rows(
-            "SELECT s.collection, s.patient_id, s.study_instance_uid, count(*) AS series, t.raw FROM series s"  # noqa: S608
+            "SELECT s.collection, s.patient_id, s.study_instance_uid, count(*) AS series, t.raw FROM series s"
             " LEFT JOIN studies t ON t.study_instance_uid = s.study_instance_uid AND t.collection = s.collection"
             f" AND t.patient_id = s.patient_id WHERE {condition}"
             " GROUP BY s.collection, s.patient_id, s.study_instance_uid"
@@ -219,7 +219,7 @@ class Catalogue:
             condition += " AND s.date_released > :after"
             args["after"] = after
         for r in self._rows(
-            f"SELECT s.collection, s.raw, (SELECT count(*) FROM instances i WHERE i.series = s.id AND name IS NOT NULL)"  # noqa: S608
+            f"SELECT s.collection, s.raw, (SELECT count(*) FROM instances i WHERE i.series = s.id AND name IS NOT NULL)"
             " AS instances, (SELECT sum(bytes) FROM instances i WHERE i.series = s.id AND name IS NOT NULL) AS bytes"
             f" FROM series s WHERE {condition}"
             " ORDER BY s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid",
@@ -231,7 +231,7 @@ class Catalogue:
     def series_size(self, series_instance_uid: str) -> dict[str, Any] | None:
         """The row of getSeriesSize of a complete series, or None."""
         for r in self._rows(
-            f"SELECT coalesce(sum(i.bytes), 0) AS bytes, count(i.name) AS objects FROM series s"  # noqa: S608
+            f"SELECT coalesce(sum(i.bytes), 0) AS bytes, count(i.name) AS objects FROM series s"
             f" LEFT JOIN instances i ON i.series = s.id AND i.name IS NOT NULL"
             f" WHERE {_SHOWN} AND s.series_instance_uid = :uid GROUP BY s.id",
             {"uid": series_instance_uid},
@@ -242,7 +242,7 @@ class Catalogue:
     def instances(self, series_instance_uid: str) -> Iterator[dict[str, Any]]:
         """The files of a complete series by InstanceNumber: uid, path below the root, bytes, md5 and numbers."""
         for r in self._rows(
-            f"SELECT i.sop_instance_uid, {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5, i.acquisition_number,"  # noqa: S608
+            f"SELECT i.sop_instance_uid, {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5, i.acquisition_number,"
             " i.instance_number FROM series s JOIN instances i ON i.series = s.id AND i.name IS NOT NULL"
             f" WHERE {_SHOWN} AND s.series_instance_uid = :uid"
             " ORDER BY i.instance_number IS NULL, i.instance_number, i.sop_instance_uid",
@@ -254,7 +254,7 @@ class Catalogue:
         """The file of one instance of a complete series: path below the root, bytes, md5; or None."""
         only = "" if series_instance_uid is None else " AND s.series_instance_uid = :series"
         for r in self._rows(
-            f"SELECT {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5 FROM series s"  # noqa: S608
+            f"SELECT {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5 FROM series s"
             f" JOIN instances i ON i.series = s.id AND i.name IS NOT NULL AND i.sop_instance_uid = :uid"
             f" WHERE {_SHOWN}{only} ORDER BY s.id",
             {"uid": sop_instance_uid, "series": series_instance_uid},

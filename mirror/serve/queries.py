@@ -80,7 +80,7 @@ def rows_of(catalogue: Catalogue, endpoint: Endpoint, dialect: DialectName, para
         case "ContentsByName":
             rows = iter(())  # a mirror holds no shared lists
         case _:
-            raise NotImplementedError(endpoint.name)
+            raise LookupError(f"{endpoint.name} answers no rows")
     return rows
 
 

@@ -113,8 +113,9 @@ def test_rows_that_nobody_reads_to_the_end_close_with_the_file(ledger: Ledger, t
     hold(ledger, a_series("1"), ["1.1", "1.2"])
     with Catalogue(tmp_path) as catalogue:
         rows = catalogue.instance_rows()
-        next(rows)
+        assert next(rows).sop_instance_uid == "1.1"
     rows.close()  # type: ignore[attr-defined] - a generator
+    assert list(rows) == []
 
 
 def test_status(ledger: Ledger, catalogue: Catalogue):

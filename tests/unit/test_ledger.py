@@ -123,8 +123,11 @@ def test_a_failed_opening_lets_go_of_the_lock(tmp_path: Path):
 
 def test_closing_is_safe_to_repeat(tmp_path: Path):
     ledger = Ledger(tmp_path)
+    ledger.set_meta(layout="uid")
     ledger.close()
     ledger.close()
+    with Ledger(tmp_path) as again:
+        assert again.meta("layout") == "uid"
 
 
 # Transactions

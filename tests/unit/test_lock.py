@@ -68,8 +68,9 @@ def test_a_holder_that_is_killed_holds_nothing(tmp_path: Path, holder: subproces
 
 
 def test_a_lock_that_was_let_go_can_be_taken_again(tmp_path: Path):
-    for _ in range(2):
-        take_lock(tmp_path).close()
+    take_lock(tmp_path).close()
+    with take_lock(tmp_path), pytest.raises(Locked):
+        take_lock(tmp_path)
 
 
 def test_a_holder_without_words_is_unknown(tmp_path: Path):

@@ -148,6 +148,7 @@ async def test_bytes_are_flushed_before_they_have_a_name_and_names_when_settled(
 def test_settling_what_is_not_there_is_nothing(store: LocalStore):
     store.settle("A/none")
     store.settle("")
+    assert not (store.root / "A").exists()
 
 
 # Discard
