@@ -1,12 +1,14 @@
 # make demo     install into .venv and show it all on a small archive of its own
 # make test     install with the test tools and run every check
+# make container   build the image and run it (as root, on a Debian)
 # make format   put the code in shape      make readme   write README's tables anew      make clean
+# make bench    measure a tenth of every shape against other tools: benchmarks/README.md
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test format readme clean
+.PHONY: demo test container format readme bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tcia-mirror demo
@@ -15,7 +17,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest --cov
+	$(BIN)/pytest --cov -n 3 --dist worksteal
+
+container: $(VENV)/.installed-test
+	.ci/container
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format
@@ -23,6 +28,11 @@ format: $(VENV)/.installed-test
 
 readme: $(VENV)/.installed-test
 	$(BIN)/python tests/house/readme_tables.py
+
+bench: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	PYTHON=$(BIN)/python benchmarks/setup.sh
+	$(BIN)/python -m benchmarks --scale 0.1
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* dist build

@@ -12,23 +12,26 @@
        |
     ledger    what is held, and what was found        manifest, export   the same as files
        |
-    serve     the v4 API over what is held
+    serve     the v4 API over what is held           verification    is it still so on the disk; and mend it
 
 A floor above may use the floors below it, never the other way round; docs/design.md has the plan of the house.
 """
 
 from __future__ import annotations
 
-from mirror.api import query, read_manifest, run, status, sync
+from mirror.api import query, read_manifest, run, status, sync, verify
 from mirror.errors import ArchiveError, ExitCode, LedgerError, MirrorError, SettingsError, StoreError
+from mirror.model import Exclude, Scope
 from mirror.settings import ArchiveSettings, Settings, SyncSettings
 
 __all__ = [
     "ArchiveError",
     "ArchiveSettings",
+    "Exclude",
     "ExitCode",
     "LedgerError",
     "MirrorError",
+    "Scope",
     "Settings",
     "SettingsError",
     "StoreError",
@@ -38,4 +41,5 @@ __all__ = [
     "run",
     "status",
     "sync",
+    "verify",
 ]

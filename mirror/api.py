@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -24,6 +24,7 @@ from mirror.settings import ArchiveSettings, Settings, read_token
 if TYPE_CHECKING:
     from mirror.manifest import InstanceRow
     from mirror.report import RunReport
+    from mirror.verification import VerifyReport
 
 T = TypeVar("T")
 
@@ -35,7 +36,11 @@ async def sync(
     patients: Sequence[str] = (),
     modalities: Sequence[str] = (),
     body_parts: Sequence[str] = (),
+    manufacturers: Sequence[str] = (),
+    released_since: str | None = None,
     series: Sequence[str] = (),
+    lists: Sequence[str] = (),
+    scope: Scope | None = None,
     server: str | None = None,
     settings: Settings | None = None,
     token: str | None = None,
@@ -45,7 +50,9 @@ async def sync(
 ) -> RunReport:
     """Mirror a part of the archive into the folder `to`. Safe to repeat; see `tcia-mirror sync`.
 
-    `server` overrides the settings' own, `token` the one of `archive.token_file`. Events go to `sink` as they happen.
+    `scope` stands for all arguments that say which part; it is the one that takes exclusions. Where no argument says
+    it, the mirror repeats what its last sync was about. `server` overrides the settings' own, `token` the one of
+    `archive.token_file`. Events go to `sink` as they happen.
     Returns the run report, whose `exit_code` is 0 when everything asked for is complete and verified. Raises
     MirrorError for what ends a run.
     """
@@ -54,16 +61,55 @@ async def sync(
     settings = settings or Settings()
     if server is not None:
         settings = replace(settings, archive=replace(settings.archive, server=server))
-    scope = Scope(
+    told = Scope(
         collections=collections,
         all=all,
         patients=tuple(patients),
         modalities=tuple(modalities),
         body_parts=tuple(body_parts),
+        manufacturers=tuple(manufacturers),
+        released_since=released_since,
         series=tuple(series),
+        lists=tuple(lists),
     )
+    if scope is not None and told != Scope():
+        raise SettingsError("scope says which part of the archive is meant; leave the other arguments of it out")
     token = token or read_token(settings.archive, {})
-    return await sync_scope(Path(to), scope, settings, token=token, sink=sink, stop=stop, dry_run=dry_run)
+    return await sync_scope(Path(to), scope or told, settings, token=token, sink=sink, stop=stop, dry_run=dry_run)
+
+
+async def verify(
+    *collections: str,
+    to: str | os.PathLike[str],
+    depth: Literal["quick", "sums", "deep"] = "sums",
+    repair: bool = False,
+    server: str | None = None,
+    settings: Settings | None = None,
+    token: str | None = None,
+    sink: EventSink = ignore,
+    stop: anyio.Event | None = None,
+) -> VerifyReport:
+    """Compare the tree of the mirror `to` with what it knows, and mend it with `repair`; see `tcia-mirror verify`.
+
+    `server` takes the place of the mirror's own archive. Safe to repeat. Returns the report, whose `exit_code` is 0
+    when all is sound, or was repaired. Raises MirrorError for what ends a run; an archive that is down is in the
+    report.
+    """
+    from mirror.verification import Depth
+    from mirror.verification import verify as verify_tree
+
+    settings = settings or Settings()
+    return await verify_tree(
+        Path(to),
+        settings,
+        collections=collections,
+        depth=Depth(depth),
+        repair=repair,
+        server=server,
+        token=token or read_token(settings.archive, {}),
+        sink=sink,
+        stop=stop,
+    )
 
 
 async def status(root: str | os.PathLike[str]) -> list[CollectionStatus]:

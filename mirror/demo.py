@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from pydicom.uid import UID, generate_uid
 from rich.console import Console
 from rich.tree import Tree
 
-from mirror.cli.progress import Bars, Display, Lines
+from mirror.cli.bars import Bars
+from mirror.cli.progress import Display, Lines
 from mirror.cli.summary import paper, paper_width, show_status, show_summary
 from mirror.cli.text import size
 from mirror.errors import SettingsError, StoreError
@@ -239,8 +241,9 @@ async def _show(console: Console, folder: Path) -> None:
         _title(console, "4. Verified: every file against SHA256SUMS, and against the archive's own")
         console.print(await anyio.to_thread.run_sync(_verify, archive, mirror))
 
-        _title(console, "5. A study is added on the archive's side; a second sync fetches only that")
-        added = await anyio.to_thread.run_sync(lambda: build_archive(archive, (_ADDED,), released="2022-06-30"))
+        _title(console, "5. The archive releases a study; a second sync asks what is new, and fetches only that")
+        today = datetime.now(UTC).date().isoformat()
+        added = await anyio.to_thread.run_sync(lambda: build_archive(archive, (_ADDED,), released=today))
         second = await _sync(base, mirror)
         show_summary(paper(), second)
         fetched, asked = second.instances.fetched, second.requests.by_call.get("getSingleImage", 0)

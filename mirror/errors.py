@@ -2,6 +2,7 @@
 
     MirrorError
       SettingsError                        STOP   usage or settings: where, what was given, what would be right
+        NoScope                            STOP   nothing says which part of the archive is meant
       ArchiveError                                the upstream; `asked` names the request
         Unreachable                        RETRY  no connection
         Stalled                            RETRY  bytes stopped coming
@@ -23,11 +24,10 @@ Bad bytes are no error: they are a `Verdict` (see model). Every message names wh
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum, IntEnum
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -56,11 +56,12 @@ class ExitCode(IntEnum):
     COMPLETE = 0, "the mirror is complete and verified, as far as this run was asked to look"
     BUG = 1, "a bug in tcia-mirror: please report it with the traceback"
     USAGE = 2, "wrong usage or settings; nothing was done"
-    INCOMPLETE = 3, "the run finished, but some series are incomplete or quarantined"
+    INCOMPLETE = 3, "the run finished, but some series are incomplete or quarantined; or diff found differences"
     DAMAGE = 4, "verify found damage in the tree"
     UNREACHABLE = 5, "the archive could not be reached, or answered nothing usable"
     LOCKED = 6, "another run holds this mirror"
     DISK = 7, "the disk is full or not writable, or the ledger cannot be used"
+    LIMITED = 8, "ended by max_bytes or max_duration as asked, in order: no failure; the next run goes on"
     INTERRUPTED = 130, "interrupted (SIGINT or SIGTERM); run it again to go on"
 
 
@@ -77,6 +78,10 @@ class SettingsError(MirrorError):
     exit_code = ExitCode.USAGE
 
 
+class NoScope(SettingsError):
+    """Nothing says which part of the archive is meant, and the mirror has no scope of its own to repeat."""
+
+
 class ArchiveError(MirrorError):
     """The archive did not give what was asked. `asked` is the request in words (no secrets)."""
 
@@ -86,6 +91,11 @@ class ArchiveError(MirrorError):
         super().__init__(f"{asked}: {message}" if asked else message)
         self.asked = asked
         self.reason = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes: an exception is made again from what it was made of.
+        told = {name: value for name, value in vars(self).items() if name != "reason"}
+        return partial(type(self), **told), (self.reason,)
 
 
 class Unreachable(ArchiveError):
@@ -158,14 +168,21 @@ class StoreDenied(StoreError):
     """Permission denied, or a read-only file system."""
 
 
-@contextmanager
-def store_errors(path: Path | None) -> Iterator[None]:
+class store_errors:  # noqa: N801 - reads as a statement
     """The operating system's errors as StoreFull, StoreDenied or StoreError; the message names `path`."""
-    try:
-        yield
-    except OSError as error:
-        kind = StoreFull if error.errno in _FULL else StoreDenied if error.errno in _DENIED else StoreError
-        raise kind(f"{path}: {error.strerror or error}") from error
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path | str | None) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError):
+            kind = StoreFull if error.errno in _FULL else StoreDenied if error.errno in _DENIED else StoreError
+            raise kind(f"{self._path}: {error.strerror or error}") from error
 
 
 class LedgerError(MirrorError):

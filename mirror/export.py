@@ -15,12 +15,11 @@ import itertools
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, TypeVar, get_type_hints
 
 from mirror.archive.dialects import find_server
 from mirror.errors import SettingsError, store_errors
@@ -28,6 +27,8 @@ from mirror.ledger import Catalogue
 from mirror.manifest import (
     InstanceRow,
     SeriesRow,
+    columns,
+    optional_columns,
     write_citations,
     write_csv,
     write_jsonl,
@@ -41,9 +42,13 @@ from mirror.model import SeriesState
 EXPORT_FORMATS = ("csv", "jsonl", "parquet", "sha256", "tcia")
 
 _TABLES = ("csv", "jsonl", "parquet")
-_ROW_GROUP = 32_768
+#: Rows that a reader of Parquet takes in one go; that many texts of Python's own would be 100 MB, so that they are
+#: handed over in smaller batches.
+_ROW_GROUP = 16_384
+_ROW_BATCH = 2048
 
 Write = Callable[[BinaryIO], int]
+R = TypeVar("R", InstanceRow, SeriesRow)
 
 
 def export(root: Path, format: str, output: Path | None = None) -> list[tuple[Path, int]]:
@@ -135,17 +140,50 @@ def _write_parquet(
     """Write rows in groups of _ROW_GROUP, so that memory does not grow with their number."""
     schema = arrow.schema(
         [
-            arrow.field(f.name, arrow.string() if f.type == "str" else arrow.int64(), str(f.type).endswith("| None"))
-            for f in fields(row_type)
+            arrow.field(name, arrow.string() if hint is str else arrow.int64(), name in optional_columns(row_type))
+            for name, hint in get_type_hints(row_type).items()
         ]
     )
     source, count = iter(rows), 0
+
+    def batches() -> Iterator[Any]:
+        left = _ROW_GROUP
+        while some := list(itertools.islice(source, min(left, _ROW_BATCH))):
+            left -= len(some)
+            columns = [
+                arrow.array([getattr(row, name) for row in some], schema.field(name).type) for name in schema.names
+            ]
+            yield arrow.record_batch(columns, schema=schema)
+
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        while group := list(itertools.islice(source, _ROW_GROUP)):
-            columns = {name: [getattr(row, name) for row in group] for name in schema.names}
-            writer.write_table(arrow.table(columns, schema), row_group_size=_ROW_GROUP)
-            count += len(group)
+        while group := list(batches()):
+            writer.write_table(arrow.Table.from_batches(group), row_group_size=_ROW_GROUP)
+            count += sum(batch.num_rows for batch in group)
     return count
+
+
+def parquet_columns(file: Path) -> list[str]:
+    """The names of a Parquet file's columns. Raises SettingsError for what is none, and for a missing extra."""
+    arrow, parquet = _pyarrow()
+    with _parquet_errors(file, arrow):
+        return list(parquet.read_schema(file).names)
+
+
+def read_parquet(file: Path, row_type: type[R]) -> Iterator[R]:
+    """The rows that an export wrote into a Parquet file, group by group. As `parquet_columns` otherwise."""
+    arrow, parquet = _pyarrow()
+    with _parquet_errors(file, arrow), parquet.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(_ROW_BATCH, columns=list(columns(row_type))):
+            for row in batch.to_pylist():
+                yield row_type(**row)
+
+
+@contextmanager
+def _parquet_errors(file: Path, arrow: ModuleType) -> Iterator[None]:
+    try:
+        yield
+    except (arrow.ArrowInvalid, TypeError) as error:
+        raise SettingsError(f"{file}: not a manifest in Parquet: {error}") from error
 
 
 # Files, whole or not at all

@@ -35,6 +35,8 @@ _MARK_BYTES = 9
 _FORBIDDEN = frozenset('/\\<>:"|?*')
 #: Control, format (bidi, zero width), surrogate, unassigned, line separator, paragraph separator.
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})
+#: Texts of which nothing is refused or stripped.
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+(?:[ .]+[A-Za-z0-9_-]+)*")
 _RESERVED = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])\s*(\.|\Z)", re.IGNORECASE)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*\Z")
 #: What `number_names` gives.
@@ -48,6 +50,9 @@ def safe_name(text: str) -> str:
     at the ends go, the length is cut, and "~" with eight digits of the text's SHA-256 says so; a text that ends like
     that already is marked as well. Names that differ only in case are not told apart here.
     """
+    # Every object of a mirror has such a name, and all that follows leaves it as it is.
+    if _UID.match(text) and len(text) <= MAX_NAME_BYTES:
+        return text
     clean = _clean(text)
     if clean == text and not _MARK.search(text) and len(text.encode()) <= MAX_NAME_BYTES:
         return text
@@ -55,12 +60,15 @@ def safe_name(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    kept = "".join(
-        "_" if char in _FORBIDDEN or unicodedata.category(char) in _FORBIDDEN_CATEGORIES else char
-        for char in unicodedata.normalize("NFC", text)
-    )
-    # Whitespace and dots may stand around each other, so both are stripped at once.
-    kept = re.sub(r"\A[\s.]+|[\s.]+\Z", "", kept)
+    kept = text
+    # Nearly all names are plain, and a mirror has millions of them.
+    if not _PLAIN.fullmatch(text):
+        kept = "".join(
+            "_" if char in _FORBIDDEN or unicodedata.category(char) in _FORBIDDEN_CATEGORIES else char
+            for char in unicodedata.normalize("NFC", text)
+        )
+        # Whitespace and dots may stand around each other, so both are stripped at once.
+        kept = re.sub(r"\A[\s.]+|[\s.]+\Z", "", kept)
     return f"_{kept}" if not kept or _RESERVED.match(kept) else kept
 
 

@@ -12,9 +12,8 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, TextIO, TypeVar, overload
+from typing import Any, TextIO, TypeVar, get_args, get_type_hints, overload
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,8 +21,7 @@ import msgspec
 from mirror.errors import SettingsError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceRow:
+class InstanceRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One DICOM file of the mirror. `path` is below the root, with forward slashes; digests are lower-case hex."""
 
     collection: str
@@ -46,8 +44,7 @@ class InstanceRow:
     series_state: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeriesRow:
+class SeriesRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One series the mirror knows: the archive's facts, and what is held. None: the archive does not say."""
 
     collection: str
@@ -80,30 +77,45 @@ class SeriesRow:
 
 R = TypeVar("R", InstanceRow, SeriesRow)
 
-_TO_BE_QUOTED = re.compile(r'[",\r\n]|^\s|\s$')
+_TO_BE_QUOTED = re.compile(r'[",\r\n]')
 
 
 def columns(row_type: type[InstanceRow] | type[SeriesRow]) -> tuple[str, ...]:
     """The names of a table's columns, in their order."""
-    return tuple(f.name for f in fields(row_type))
+    return tuple(get_type_hints(row_type))
+
+
+def optional_columns(row_type: type[InstanceRow] | type[SeriesRow]) -> frozenset[str]:
+    """Those of them that may have nothing."""
+    return frozenset(name for name, hint in get_type_hints(row_type).items() if type(None) in get_args(hint))
 
 
 def write_csv(rows: Iterable[R], file: TextIO, row_type: type[R]) -> int:
     """Write a header and the rows as CSV (RFC 4180, but "\\n"), None as nothing; gives back how many rows."""
     # Not csv.writer: which fields it quotes, a carriage return for one, differs between versions of Python.
     names = columns(row_type)
-    values = attrgetter(*names)
+    values_of = attrgetter(*names)
     file.write(",".join(names) + "\n")
     count = 0
+    # Most of a row is as in the one before, and a mirror has millions of rows.
+    before: tuple[str | int | None, ...] = (None,) * len(names)
+    cells = [""] * len(names)
     for row in rows:
-        file.write(",".join(map(_cell, values(row))) + "\n")
+        values = values_of(row)
+        for column, value in enumerate(values):
+            if value != before[column]:
+                cells[column] = _cell(value)
+        before = values
+        file.write(",".join(cells) + "\n")
         count += 1
     return count
 
 
 def _cell(value: str | int | None) -> str:
     text = "" if value is None else str(value)
-    return '"' + text.replace('"', '""') + '"' if _TO_BE_QUOTED.search(text) else text
+    if _TO_BE_QUOTED.search(text) or text[:1].isspace() or text[-1:].isspace():
+        return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 @overload
@@ -115,7 +127,7 @@ def read_csv(file: TextIO, row_type: type[Any] = InstanceRow) -> Iterator[Any]:
 
     Raises SettingsError that names file and line for what is no such row.
     """
-    optional = {f.name for f in fields(row_type) if str(f.type).endswith("| None")}
+    optional = optional_columns(row_type)
     reader = csv.DictReader(file, strict=True)
     try:
         header = reader.fieldnames or ()

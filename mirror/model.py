@@ -1,5 +1,7 @@
 """The nouns: what the archive has, what we hold, and what was found. Values only, no I/O.
 
+Those of which every object of a mirror makes some are Structs: a frozen dataclass takes ten times as long to make.
+
 Attribute names are the DICOM keywords or the API's field names in snake case. A row that came from the archive
 keeps every field it came with in `raw`, so that `serve` can give all of it back.
 """
@@ -7,19 +9,35 @@ keeps every field it came with in `raw`, so that `serve` can give all of it back
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 #: A row as the API has it, in the spelling of the table in archive/endpoints.py.
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """Which part of the archive. Empty tuples do not restrict; several kinds restrict together.
+class Exclude:
+    """What a scope leaves out of what it names. Values match as those of a Scope do; any one of them is enough."""
 
-    Values match as the archive matches them: whole and without regard to case. `all` means every collection.
+    collections: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    body_parts: tuple[str, ...] = ()
+    manufacturers: tuple[str, ...] = ()
+    #: SeriesInstanceUIDs.
+    series: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which part of the archive. Empty tuples do not restrict; several kinds restrict together; `exclude` subtracts.
+
+    Values match as the archive matches them: whole and without regard to case. Those of collections and manufacturers
+    may be patterns with *, ? and [...]. `all` means every collection.
     """
 
     collections: tuple[str, ...] = ()
@@ -27,12 +45,42 @@ class Scope:
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     body_parts: tuple[str, ...] = ()
-    #: SeriesInstanceUIDs, from --series or a manifest file.
+    manufacturers: tuple[str, ...] = ()
+    #: ISO day: only series that were released on it or later. None: whenever.
+    released_since: str | None = None
+    #: SeriesInstanceUIDs, from --series or manifest files.
     series: tuple[str, ...] = ()
+    #: Names of shared lists (ContentsByName); what they name joins `series`.
+    lists: tuple[str, ...] = ()
+    exclude: Exclude = Exclude()
 
     def is_empty(self) -> bool:
         """True when nothing says which part of the archive is meant."""
-        return not (self.collections or self.all or self.series)
+        return not (self.collections or self.all or self.series or self.lists)
+
+    def is_narrowed(self) -> bool:
+        """True when it may leave out series of a collection that it means: such a collection may come out empty."""
+        return replace(self, collections=(), all=False, exclude=replace(self.exclude, collections=())) != Scope()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """How much of its scope a run asks the archive for.
+
+    By itself: of a collection with a watermark what was released since then, of any other all of it; and all of it,
+    digests included, when the last such walk is too long ago (sync.reconcile_every).
+    """
+
+    #: Everything, whatever the watermarks say.
+    full: bool = False
+    #: Everything, and the archive's digests of it against ours where it has digests.
+    reconcile: bool = False
+    #: What was released since this ISO day, whatever the watermarks say.
+    since: str | None = None
+    #: Withdraw however many series are to be withdrawn.
+    force: bool = False
+    #: Held series that are outside the scope leave the mirror.
+    retire_outside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +145,7 @@ class SeriesSize:
     total_size_in_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(Struct, frozen=True, kw_only=True, gc=False):
     """What check reads from a DICOM file (PS3.10): identity and what names it."""
 
     sop_instance_uid: str
@@ -110,8 +157,7 @@ class Header:
     instance_number: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Digest:
+class Digest(Struct, frozen=True, kw_only=True, gc=False):
     """Length in bytes, SHA-256 and MD5 (lower-case hex) of one file."""
 
     bytes: int
@@ -119,8 +165,7 @@ class Digest:
     md5: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
+class Instance(Struct, frozen=True, kw_only=True, gc=False):
     """One DICOM file that lies, checked, in the tree. `name` is its file name in the series' folder."""
 
     header: Header
@@ -144,12 +189,23 @@ class SeriesState(StrEnum):
     QUARANTINED = "quarantined"
 
 
+class Presence(StrEnum):
+    """Whether the archive still lists a series that the ledger knows."""
+
+    PRESENT = "present"
+    #: Absent from a complete crawl; an updated series is, for a while.
+    MISSING = "missing"
+    #: Absent from two complete crawls far enough apart, and confirmed where the archive can be asked.
+    WITHDRAWN = "withdrawn"
+
+
 class Why(StrEnum):
     """Why a series is fetched or kept."""
 
     NEW = "new"
     CHANGED = "changed"
     UNFINISHED = "unfinished"
+    DAMAGED = "damaged"
     UNCHANGED = "unchanged"
 
 
@@ -160,6 +216,8 @@ class Action:
     fetch: bool
     why: Why
     detail: str = ""
+    #: The archive may have other bytes by now for what is held of it.
+    doubt: bool = False
 
 
 class FindingKind(StrEnum):
@@ -181,14 +239,35 @@ class FindingKind(StrEnum):
     INSTANCES_MISSING = "instances-missing"
     DUPLICATE_INSTANCE = "duplicate-instance"
     UNLISTED_INSTANCE = "unlisted-instance"
+    INSTANCE_DOUBTED = "instance-doubted"
     SERIES_REFUSED = "series-refused"
     CRAWL_FAILED = "crawl-failed"
     STALE_SERVER = "stale-server"
+    MISSING_UPSTREAM = "missing-upstream"
+    WITHDRAWN = "withdrawn"
+    WITHDRAWAL_REFUSED = "withdrawal-refused"
+    # The tree at rest: see verify.
+    FILE_MISSING = "file-missing"
+    FILE_TRUNCATED = "file-truncated"
+    FILE_CHANGED = "file-changed"
+    FILE_UNREADABLE = "file-unreadable"
+    FILE_MISPLACED = "file-misplaced"
+    FILE_UNRECORDED = "file-unrecorded"
+    FILE_FOREIGN = "file-foreign"
+    LEFT_OVER = "left-over"
 
 
 #: Findings that are told but do not make the bytes wrong.
 TOLERABLE = frozenset(
-    {FindingKind.OTHER_STUDY, FindingKind.OTHER_PATIENT, FindingKind.MALFORMED, FindingKind.STALE_SERVER}
+    {
+        FindingKind.OTHER_STUDY,
+        FindingKind.OTHER_PATIENT,
+        FindingKind.MALFORMED,
+        FindingKind.STALE_SERVER,
+        FindingKind.MISSING_UPSTREAM,
+        FindingKind.WITHDRAWN,
+        FindingKind.LEFT_OVER,
+    }
 )
 
 
@@ -201,12 +280,14 @@ class Finding:
     collection: str | None = None
     series_instance_uid: str | None = None
     sop_instance_uid: str | None = None
+    #: Where it lies, below the root with forward slashes: for what is found on the disk.
+    path: str | None = None
     #: How often this object was asked for, over all runs; and when it is asked for next (UTC seconds).
     attempts: int | None = None
     next_try: int | None = None
 
     def __str__(self) -> str:
-        where = self.sop_instance_uid or self.series_instance_uid or self.collection
+        where = self.path or self.sop_instance_uid or self.series_instance_uid or self.collection
         return f"{self.kind}: {self.detail}" + (f" [{where}]" if where else "")
 
 
@@ -237,6 +318,53 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
 
 
+class Happened(StrEnum):
+    """What can happen to a series or an instance of the mirror, in the words of `log`."""
+
+    CAME = "came"
+    CHANGED = "changed"
+    LEFT = "left"
+    MISSING = "missing"
+    WITHDRAWN = "withdrawn"
+    RETURNED = "returned"
+    #: The bytes that were held are not there any more, or not as they came.
+    DAMAGED = "damaged"
+    REPAIRED = "repaired"
+    PRUNED = "pruned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """One thing that happened to a series, or to one instance of it where `sop_instance_uid` is set."""
+
+    what: Happened
+    why: str
+    collection: str
+    series_instance_uid: str
+    sop_instance_uid: str | None = None
+    #: How many instances, and bytes in them, an entry about a whole series is about.
+    instances: int | None = None
+    bytes: int | None = None
+    #: SHA-256 (lower-case hex) before and after.
+    old_sha256: str | None = None
+    sha256: str | None = None
+    #: Where the old bytes lie now, below the root with forward slashes; None: nowhere.
+    retired: str | None = None
+    run: str = ""
+    #: Seconds since 1970, UTC.
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watermark:
+    """How far one collection is known under one scope. Times are the archive's, seconds since 1970, UTC."""
+
+    #: Start of the last crawl, whole or since a watermark, that was complete.
+    at: int
+    #: Start of the last whole crawl that was complete; None: there was none.
+    whole_at: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionStatus:
     """One line of `status`: what the mirror holds of a collection."""
@@ -253,3 +381,13 @@ class CollectionStatus:
     #: When a run last came to its end that had crawled the collection, or a series of it was last judged, whichever
     #: is later. Seconds since 1970, UTC; None: neither has happened.
     last_sync: int | None
+    #: Complete or not, the archive does not list them any more: for now, or for good.
+    missing: int = 0
+    withdrawn: int = 0
+    #: When a run last ended that had crawled the collection and left nothing of it incomplete.
+    last_complete: int | None = None
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """True when the archive has withdrawn all of it: no run will sync it again."""
+        return self.series > 0 and self.withdrawn == self.series

@@ -1,10 +1,10 @@
 """One run: crawl and plan a scope, fetch what the plan says, export what is held, report.
 
-    crawl -> planned series (ledger) -> [series stream] -> listers -> [instance queue] -> fetchers -> tree, ledger
+    crawl -> planned series (ledger) -> fetch -> judged series -> manifest, report
 
-`sync` owns every task of a run; none outlives it. The streams are bounded, so a crawl of any size waits for the disk
-and the wire. The plan stands before the first byte is fetched: what a run will do can be printed (dry run) and held
-against the free space. Stopping takes no new series and no new instance, lets what is in flight land, and commits.
+`sync` owns every task of a run; none outlives it. The plan stands before the first byte is fetched: what a run will
+do can be printed (dry run) and held against the free space. Stopping takes no new series and no new instance, lets
+what is in flight land, and commits.
 """
 
 from __future__ import annotations
@@ -13,45 +13,31 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from mirror.archive.client import ArchiveClient
 from mirror.archive.dialects import Server, server_of
-from mirror.crawl import Crawled, Crawler, describe
-from mirror.errors import ExitCode, Interrupted, MirrorError, SettingsError, StoreError, StoreFull
-from mirror.events import (
-    CollectionPlanned,
-    Event,
-    EventSink,
-    Exported,
-    Noticed,
-    Planned,
-    RunStarted,
-    Stopping,
-    TransportChosen,
-    ignore,
-)
+from mirror.crawl import Crawled, Crawling, crawl
+from mirror.errors import ExitCode, Interrupted, MirrorError, NoScope, SettingsError, StoreError, StoreFull
+from mirror.events import CollectionPlanned, Event, EventSink, Exported, Noticed, Planned, RunStarted, Stopping, ignore
 from mirror.export import export_standard
+from mirror.fetch import fetch_planned, is_left_in_vain
 from mirror.layout import Layout
-from mirror.ledger import Ledger, Todo
-from mirror.model import Finding, FindingKind, Scope
+from mirror.ledger import Catalogue, Ledger
+from mirror.limits import Limits
+from mirror.model import Finding, FindingKind, Scope, Walk
 from mirror.report import Reporter, RunReport, RunState, write_report
+from mirror.resolve import resolve
+from mirror.scope import describe, fingerprint, from_json, require_sound, to_json
 from mirror.settings import Settings
-from mirror.transfer import SPARE, Kit, Transport, transfer
-from mirror.transports import InstanceTransport, Job, ZipTransport, fetch_instance, probe
+from mirror.transfer import SPARE, Kit
 from mirror.tree import LocalStore
-
-#: Series that wait for a lister, and pages in which the ledger is read for them.
-_WAITING = 4
-_PAGE = 100
-#: Series on which a server's capabilities are tried.
-_PROBED = 3
+from mirror.withdraw import finish_cut_off, withdraw
 
 
 async def sync(
@@ -63,17 +49,24 @@ async def sync(
     sink: EventSink = ignore,
     stop: anyio.Event | None = None,
     dry_run: bool = False,
+    walk: Walk | None = None,
 ) -> RunReport:
     """Bring a mirror up to the archive. Safe to repeat, and to kill at any point: the next run goes on.
 
+    `walk` says how much of the scope is asked for; by itself, of what is known what was released since then.
+
+    A scope that says nothing at all stands for the mirror's own: that of its last sync which got past its crawl.
     Setting `stop` ends the run early and in order; cancelling ends it at once, with nothing half-written. A dry run
     asks the archive and changes nothing. Raises what ends a run: SettingsError, Locked, StoreError, LedgerError,
     and ArchiveError when the archive is down or nothing of the scope could be crawled. All else is in the report.
     """
     if scope.is_empty():
-        raise SettingsError("the scope is empty: name collections, or series, or ask for all")
-    run = _Run(root, scope, settings, server_of(settings.archive), token, sink, stop or anyio.Event())
-    return await run.rehearse() if dry_run else await run.perform()
+        scope = await anyio.to_thread.run_sync(_own_scope, root, scope)
+    require_sound(scope)
+    run = _Run(root, scope, settings, server_of(settings.archive), token, sink, walk or Walk())
+    with one_error():
+        async with run.limits.watched(stop or anyio.Event()):
+            return await run.rehearse() if dry_run else await run.perform()
 
 
 class _Run:
@@ -87,59 +80,62 @@ class _Run:
         server: Server,
         token: str | None,
         sink: EventSink,
-        stop: anyio.Event,
+        walk: Walk,
     ) -> None:
+        self._walk = walk
         self._root = root
         self._scope = scope
         self._settings = settings
         self._server = server
         self._token = token
-        self._stop = stop
+        #: Set by who runs this and by its limits.
+        self._stop = anyio.Event()
+        self.limits = Limits(settings.sync, self._stop, self._emit)
         self._sink = sink
         self._reporter = Reporter()
         self._name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
 
     def _emit(self, event: Event) -> None:
+        if isinstance(event, Stopping) and self.limits.reached:
+            return
         self._reporter(event)
+        self.limits(event)
         self._sink(event)
 
     async def rehearse(self) -> RunReport:
         """Crawl and plan on a ledger that forgets; nothing is left of it but the report."""
-        with _ledger_to_rehearse(self._root) as ledger, _one_error():
-            layout = _layout_of(ledger, self._settings.sync.layout)
+        with ledger_to_rehearse(self._root) as ledger, one_error():
+            layout = layout_of(ledger, self._settings.sync.layout)
             self._begin()
             async with self._client(spool=None) as client:
                 crawled = await self._crawl(client, ledger, layout)
             if crawled is None:
-                return self._reporter.finish("interrupted", ExitCode.INTERRUPTED)
+                return self._reporter.finish(*self._stopped())
             await self._tell_plan(ledger, crawled, _free(self._root))
-        whole = not (crawled.failed or crawled.refused)
-        return self._reporter.finish("planned", ExitCode.COMPLETE if whole else ExitCode.INCOMPLETE)
+            await self._tell_leaving(ledger)
+        return self._reporter.finish("planned", ExitCode.INCOMPLETE if _is_flawed(crawled) else ExitCode.COMPLETE)
 
     async def perform(self) -> RunReport:
         """Crawl, plan, fetch, export, report."""
         with Ledger(self._root) as ledger:
-            layout = _layout_of(ledger, self._settings.sync.layout)
-            try:
-                with _one_error():
-                    return await self._perform(ledger, layout)
-            except MirrorError as error:
-                # A full disk takes no report either: the error itself is what must come out.
-                with suppress(StoreError):
-                    self._written("failed", error.exit_code, error=str(error))
-                raise
+            layout = layout_of(ledger, self._settings.sync.layout)
+            with failure_reported(self._written):
+                return await self._perform(ledger, layout)
 
     async def _perform(self, ledger: Ledger, layout: Layout) -> RunReport:
         self._begin()
         ledger.set_meta(server=self._server.base, dialect=self._server.dialect)
         store = LocalStore(self._root, fsync=self._settings.sync.fsync)
         await anyio.to_thread.run_sync(store.sweep)
+        await finish_cut_off(ledger, store)
         # Large answers of a crawl lie with the parts: a container's /tmp may be memory.
         async with self._client(spool=store.scratch_folder) as client:
             crawled = await self._crawl(client, ledger, layout)
             if crawled is None:
-                return self._written("interrupted", ExitCode.INTERRUPTED)
-            self._check_space(await self._tell_plan(ledger, crawled, store.free()), store.free())
+                return self._written(*self._stopped())
+            await ledger.run(ledger.set_meta, scope=to_json(self._scope))
+            needed = await self._tell_plan(ledger, crawled, store.free())
+            self._check_space(min(needed, self.limits.bytes or needed), store.free())
             kit = Kit(
                 client=client,
                 ledger=ledger,
@@ -148,18 +144,26 @@ class _Run:
                 settings=self._settings.sync,
                 sink=self._emit,
                 stop=self._stop,
+                run=self._name,
+                limits=self.limits,
             )
-            await self._fetch(kit)
+            with self.limits.in_time():
+                await fetch_planned(kit, self._settings)
         state, code = await self._judge(ledger, crawled)
+        if state == "complete":
+            how, scope = self._settings.sync.on_withdrawn, fingerprint(crawled.scope)
+            await withdraw(ledger, store, self._name, how, self._emit, scope)
+        else:
+            await ledger.run(ledger.stay, self._name)
         if state != "interrupted":
             await ledger.run(ledger.finish_run, self._name)
         held = await ledger.run(ledger.bytes_held)
-        if state == "interrupted":
+        if state in ("interrupted", "limited"):
             # Whoever stops a run may not wait for the manifest of a large mirror: the report comes first.
             report = self._written(state, code, bytes_held=held)
-            await self._export(ledger)
+            await export_changed(self._root, ledger, self._emit)
             return report
-        await self._export(ledger)
+        await export_changed(self._root, ledger, self._emit)
         return self._written(state, code, bytes_held=held)
 
     def _written(
@@ -178,6 +182,8 @@ class _Run:
                 root=str(self._root),
                 scope=describe(self._scope),
                 connections=self._settings.archive.connections,
+                max_bytes=self.limits.bytes or None,
+                max_seconds=self.limits.seconds or None,
             )
         )
         if self._server.warning:
@@ -200,7 +206,18 @@ class _Run:
 
             tasks.start_soon(watch)
             try:
-                crawled = await Crawler(client, ledger, layout, self._name, self._emit).crawl(self._scope)
+                crawled = await crawl(
+                    Crawling(
+                        client=client,
+                        ledger=ledger,
+                        layout=layout,
+                        run=self._name,
+                        sink=self._emit,
+                        settings=self._settings.sync,
+                        scope=await resolve(self._scope, client),
+                        walk=self._walk,
+                    )
+                )
             except* Interrupted:
                 # A request was waiting when the stop came; the watch has seen it too, or is about to.
                 crawled = None
@@ -210,7 +227,8 @@ class _Run:
     async def _tell_plan(self, ledger: Ledger, crawled: Crawled, free: int | None) -> int:
         """Tell what is to be fetched; the bytes of it, as far as the archive says."""
         shares = {share.collection: share for share in await ledger.run(ledger.plan_sizes, self._name)}
-        for name in sorted({*shares, *crawled.kept}):
+        leaving = await ledger.run(ledger.leaving_by_collection, self._name)
+        for name in sorted({*shares, *crawled.kept, *crawled.missing, *leaving}):
             share = shares.get(name)
             self._emit(
                 CollectionPlanned(
@@ -218,9 +236,12 @@ class _Run:
                     new=share.new if share else 0,
                     changed=share.changed if share else 0,
                     unfinished=share.unfinished if share else 0,
-                    kept=crawled.kept.get(name, 0),
+                    kept=crawled.kept[name],
                     objects=share.objects if share else 0,
                     bytes=share.bytes if share else 0,
+                    missing=crawled.missing[name],
+                    returned=crawled.returned[name],
+                    withdraw=leaving.get(name, 0),
                 )
             )
         objects = [share.objects for share in shares.values()]
@@ -238,6 +259,23 @@ class _Run:
         )
         return known
 
+    async def _tell_leaving(self, ledger: Ledger) -> None:
+        """Name each series that the plan takes out of the mirror."""
+        after = 0
+        while page := await ledger.run(ledger.leaving, self._name, after):
+            after = page[-1].id
+            for leaving in page:
+                self._emit(
+                    Noticed(
+                        finding=Finding(
+                            kind=FindingKind.WITHDRAWN,
+                            detail=f"to leave the mirror: {leaving.why}",
+                            collection=leaving.series.collection,
+                            series_instance_uid=leaving.series.series_instance_uid,
+                        )
+                    )
+                )
+
     def _check_space(self, needed: int, free: int) -> None:
         if needed and needed + SPARE > free:
             raise StoreFull(
@@ -245,86 +283,48 @@ class _Run:
                 " nothing was fetched"
             )
 
-    async def _fetch(self, kit: Kit) -> None:
-        """The pipeline. Ends when every planned series is judged, or when a stop has let everything land."""
-        first = await kit.ledger.run(kit.ledger.todo, self._name, 0, _PROBED)
-        if not first:
-            return
-        connections = self._settings.archive.connections
-        jobs_in, jobs_out = anyio.create_memory_object_stream[Job](2 * connections)
-        series_in, series_out = anyio.create_memory_object_stream[Todo](_WAITING)
-        async with anyio.create_task_group() as fetchers, jobs_out:
-            for _ in range(connections):
-                fetchers.start_soon(_work_off, jobs_out.clone())
-            # The queue closes behind the last lister: then the fetchers run dry and end.
-            async with jobs_in, series_out, anyio.create_task_group() as listers:
-                transport = await self._transport(kit.client, first, jobs_in)
-                listers.start_soon(self._feed, kit.ledger, series_in)
-                for _ in range(self._settings.sync.open_series):
-                    listers.start_soon(_take_up, kit, transport, series_out.clone())
-
-    async def _transport(
-        self, client: ArchiveClient, first: list[Todo], jobs: MemoryObjectSendStream[Job]
-    ) -> Transport:
-        """The transport the settings ask for; a server's capabilities are tried once per run, on its first series."""
-        wish = self._settings.sync.transport
-        if wish == "instance":
-            return InstanceTransport(jobs)
-        capabilities = await probe(client, [todo.series.series_instance_uid for todo in first])
-        if wish == "auto" and capabilities.singles:
-            self._emit(TransportChosen(transport="instance", why="the server gives single instances"))
-            return InstanceTransport(jobs)
-        why = "the settings say so" if wish == "zip" else "the server gave no single instance"
-        listed = "" if capabilities.lists else "; it lists no instances, so only count and bytes can be compared"
-        self._emit(TransportChosen(transport="zip", why=why + listed))
-        return ZipTransport(self._server, capabilities)
-
-    async def _feed(self, ledger: Ledger, series: MemoryObjectSendStream[Todo]) -> None:
-        """Hand planned series to the listers, in the order of their crawl, until a stop."""
-        after = 0
-        async with series:
-            while page := await ledger.run(ledger.todo, self._name, after, _PAGE):
-                for todo in page:
-                    if self._stop.is_set():
-                        self._emit(Stopping())
-                        return
-                    await series.send(todo)
-                after = page[-1].id
+    def _stopped(self) -> tuple[RunState, ExitCode]:
+        return ("limited", ExitCode.LIMITED) if self.limits.reached else ("interrupted", ExitCode.INTERRUPTED)
 
     async def _judge(self, ledger: Ledger, crawled: Crawled) -> tuple[RunState, ExitCode]:
-        if await ledger.run(ledger.todo, self._name, 0, 1):
-            return "interrupted", ExitCode.INTERRUPTED
-        series = self._reporter.finish("complete", ExitCode.COMPLETE).series
-        if series.incomplete or series.quarantined or crawled.failed or crawled.refused:
+        so_far = self._reporter.finish("complete", ExitCode.COMPLETE)
+        series, left = so_far.series, await ledger.run(ledger.todo, self._name, 0, 1)
+        # What is left and no run can bring is incomplete: or each would end by its limit, for ever.
+        got_on = bool(so_far.instances.fetched or series.complete)
+        if left and (got_on or not self.limits.reached or not await is_left_in_vain(ledger, self._name)):
+            return self._stopped()
+        if left or series.incomplete or series.quarantined or _is_flawed(crawled):
             return "incomplete", ExitCode.INCOMPLETE
         return "complete", ExitCode.COMPLETE
 
-    async def _export(self, ledger: Ledger) -> None:
-        """Write the manifest, unless the one that is there says the same."""
-        changes = await ledger.run(ledger.meta, "changes") or "0"
-        if changes == await ledger.run(ledger.meta, "exported") and (self._root / "manifest.csv").exists():
-            return
-        for path, rows in await anyio.to_thread.run_sync(export_standard, self._root):
-            self._emit(Exported(path=str(path), rows=rows))
-        await ledger.run(ledger.set_meta, exported=changes)
+
+async def export_changed(root: Path, ledger: Ledger, sink: EventSink) -> None:
+    """Write the manifest, unless the one that is there says the same."""
+    changes = await ledger.run(ledger.meta, "changes") or "0"
+    if changes == await ledger.run(ledger.meta, "exported") and (root / "manifest.csv").exists():
+        return
+    for path, rows in await anyio.to_thread.run_sync(export_standard, root):
+        sink(Exported(path=str(path), rows=rows))
+    await ledger.run(ledger.set_meta, exported=changes)
 
 
-async def _take_up(kit: Kit, transport: Transport, series: MemoryObjectReceiveStream[Todo]) -> None:
-    """A lister: one series after the other, each from taken up to judged."""
-    async with series:
-        async for todo in series:
-            if not kit.stop.is_set():
-                await transfer(kit, todo, transport)
+def _is_flawed(crawled: Crawled) -> bool:
+    return bool(crawled.failed or crawled.refused or crawled.leaving_refused)
 
 
-async def _work_off(jobs: MemoryObjectReceiveStream[Job]) -> None:
-    """A fetcher: one instance after the other, whichever series it is of."""
-    async with jobs:
-        async for job in jobs:
-            await fetch_instance(job)
+def _own_scope(root: Path, asked: Scope) -> Scope:
+    """The scope that the mirror's last sync left behind, for one that says nothing. Raises NoScope."""
+    if asked == Scope() and (root / ".mirror" / "ledger.sqlite").exists():
+        with Catalogue(root) as catalogue:
+            kept = catalogue.meta("scope")
+        if kept is not None:
+            return from_json(kept)
+    raise NoScope(
+        f"the scope is empty: name collections, or series, or ask for all; no sync of {root} has left one to repeat"
+    )
 
 
-def _layout_of(ledger: Ledger, asked: str) -> Layout:
+def layout_of(ledger: Ledger, asked: str) -> Layout:
     """The mirror's layout, fixed by the first run that finds a series. Raises SettingsError for another one."""
     fixed = ledger.meta("layout") if ledger.is_laid_out() else None
     layout = Layout.parse(asked or fixed or "uid")
@@ -339,7 +339,7 @@ def _layout_of(ledger: Ledger, asked: str) -> Layout:
 
 
 @contextmanager
-def _ledger_to_rehearse(root: Path) -> Iterator[Ledger]:
+def ledger_to_rehearse(root: Path) -> Iterator[Ledger]:
     """The mirror's ledger, or an empty one where there is no mirror; nothing written to it stays."""
     if (root / ".mirror" / "ledger.sqlite").exists():
         with Ledger(root, rehearse=True) as ledger:
@@ -359,12 +359,25 @@ def _free(root: Path) -> int | None:
 
 
 @contextmanager
-def _one_error() -> Iterator[None]:
+def one_error() -> Iterator[None]:
     """Task groups raise groups; out of a run comes the one error that a person should read."""
     try:
         yield
     except BaseExceptionGroup as group:
         raise _cause(group) from group
+
+
+@contextmanager
+def failure_reported(write: Callable[..., object]) -> Iterator[None]:
+    """As `one_error`; where it is one of ours, `write` leaves a report of the failed run first."""
+    try:
+        with one_error():
+            yield
+    except MirrorError as error:
+        # A full disk takes no report either: the error itself is what must come out.
+        with suppress(StoreError):
+            write("failed", error.exit_code, error=str(error))
+        raise
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -2,8 +2,8 @@
 
 They come, with increasing force, from the defaults below, a TOML file, TCIA_MIRROR_* variables and the command line.
 `load_settings` hides how: a key is named by its place (`archive.connections`), a variable is that name in capitals
-(TCIA_MIRROR_ARCHIVE_CONNECTIONS). Whatever is wrong is a SettingsError that says where it was found, what was given
-and what would be right. The token is no setting: it never lies in these values, so that no print of them shows it.
+(TCIA_MIRROR_ARCHIVE_CONNECTIONS); named jobs stand in the file alone. Whatever is wrong is a SettingsError that says
+where it was found, what was given and what would be right. The token is no setting: no print of these values shows it.
 """
 
 from __future__ import annotations
@@ -14,23 +14,48 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from mirror.errors import SettingsError
+from mirror.scope import is_day
+from mirror.timetable import read_timetable
 
 Transport = Literal["instance", "zip", "auto"]
 DialectChoice = Literal["auto", "nbia", "tcia"]
 
-Several = Annotated[int, msgspec.Meta(ge=1, le=64)]
+Connections = Annotated[int, msgspec.Meta(ge=1, le=256)]
 Tries = Annotated[int, msgspec.Meta(ge=1, le=20)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Rate = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+#: A length of time in words: see `seconds_of`.
+Duration = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^\s*(?=\d)(\d+(\.\d+)?\s*|" + "".join(rf"(\d+(\.\d+)?\s*{unit}\s*)?" for unit in "wdhms") + ")$"
+    ),
+]
+#: A number of bytes in words: see `bytes_of`.
+Size = Annotated[str, msgspec.Meta(pattern=r"^\s*\d+(\.\d+)?\s*(?i:([kmgtp]i?)?b?)\s*$")]
+#: A day, YYYY-MM-DD; "" for none.
+Day = Annotated[str, msgspec.Meta(pattern=r"^(\d{4}-\d\d-\d\d)?$")]
+#: A bandwidth, or a timetable of it; "" for none: see mirror.timetable.
+Bandwidth = Annotated[str, "bandwidth"]
+_AMOUNTS = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 PREFIX = "TCIA_MIRROR_"
 TOKEN_VARIABLE = "TCIA_MIRROR_TOKEN"  # noqa: S105 - the name of a variable, not a secret
+CONFIG_VARIABLE = "TCIA_MIRROR_CONFIG"
+#: Variables of ours that are no settings.
+_OTHERS = (TOKEN_VARIABLE, CONFIG_VARIABLE)
+#: What is typed on a command line and stands in a crontab without quotes.
+_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Kubernetes sets these in every pod beside a Service that is called tcia-mirror. They are not meant for us.
 _SERVICE_LINKS = re.compile(r"TCIA_MIRROR_(SERVICE_(HOST|PORT)|PORT)(_.+)?")
 
@@ -44,9 +69,13 @@ class ArchiveSettings:
     #: auto: told from the URL.
     dialect: DialectChoice = "auto"
     #: Most requests in flight. The number adapts below it.
-    connections: Several = 8
+    connections: Connections = 8
     #: Most requests per second; 0: no limit.
     rate: Rate = 0.0
+    #: Most bytes per second of all bodies together, by the time of day where it should be; "": no limit.
+    bandwidth: Bandwidth = ""
+    #: One request at a time and 2 seconds between them, whatever `connections` says.
+    polite: bool = False
     #: Tries per request, the first included.
     attempts: Tries = 5
     #: First window of the random wait before another try; it doubles with each.
@@ -70,29 +99,77 @@ class ArchiveSettings:
 class SyncSettings:
     """[sync]: how collections are fetched and laid out."""
 
-    #: instance: getSOPInstanceUIDs and getSingleImage. zip: getImage. auto: instance where the server has it.
+    #: instance: getSOPInstanceUIDs and getSingleImage. zip: getImage. auto: which is faster.
     transport: Transport = "instance"
     #: uid, classic, descriptive, or a template; fixed for a mirror's life. "": the mirror's own, uid for a new one.
     layout: str = ""
-    #: Most series open at a time.
-    open_series: Several = 8
+    #: Most series open at a time. 0: see most_open.
+    open_series: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
+    #: Processes that receive and check instances and zips beside the one that leads the run; 1: that does it itself.
+    processes: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     #: What to do with an instance whose StudyInstanceUID or PatientID is not that of its series' row.
     on_other_identity: Literal["keep", "refuse"] = "keep"
     #: Flush every file to the disk before it gets its name. Off: faster; a power cut may cost files that verify finds.
     fsync: bool = True
+    #: The since-calls are asked from so long before the watermark: the archive's dates are whole days of some zone.
+    overlap: Duration = "2d"
+    #: Walk a collection whole, digests included, when the last such walk began so long ago; "0": only when asked.
+    reconcile_every: Duration = "7d"
+    #: A series is withdrawn when two whole walks so far apart lacked it.
+    withdraw_after: Duration = "1d"
+    #: What becomes of a withdrawn series' files: they stay, go to .mirror/retired/, or are deleted.
+    on_withdrawn: Literal["keep", "retire", "delete"] = "keep"
+    #: No run withdraws more series than this, nor more than this part of its scope's (one always may go).
+    max_withdraw: Count = 100
+    max_withdraw_percent: Percent = 5.0
+    #: `prune` deletes what has lain in .mirror/retired/ for longer than this.
+    prune_after: Duration = "90d"
+    #: A run ends in order, with an exit code of its own, once so many bytes of objects are fetched; "0": no limit.
+    max_bytes: Size = "0"
+    #: As max_bytes, once it has run for so long, its crawl included.
+    max_duration: Duration = "0"
+
+    def most_open(self, connections: int) -> int:
+        """Series that may be open at a time beside so many connections."""
+        return self.open_series or max(8, connections)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeSettings:
-    """[scope]: which part of the archive, when the command line does not say."""
+    """[scope] and [jobs.NAME]: which part of the archive. The values mean what those of model.Scope mean."""
 
+    #: Names or patterns.
     collections: tuple[str, ...] = ()
     all: bool = False
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     body_parts: tuple[str, ...] = ()
+    #: Names or patterns.
+    manufacturers: tuple[str, ...] = ()
+    #: Only series that were released on this day or later; "" for whenever.
+    released_since: Day = ""
     #: A .tcia, .csv or .txt file with SeriesInstanceUIDs; "" for none.
     manifest: str = ""
+    #: More such files; the series of all of them are meant.
+    manifests: tuple[str, ...] = ()
+    #: Names of shared lists.
+    lists: tuple[str, ...] = ()
+    exclude_collections: tuple[str, ...] = ()
+    exclude_patients: tuple[str, ...] = ()
+    exclude_modalities: tuple[str, ...] = ()
+    exclude_body_parts: tuple[str, ...] = ()
+    exclude_manufacturers: tuple[str, ...] = ()
+    exclude_series: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSettings:
+    """[report]: who is told what a run came to."""
+
+    #: A webhook to which the report is posted; "" for none. It may hold a secret, and is shown in no message.
+    notify_url: str = ""
+    #: A file of metrics for the Prometheus node exporter's textfile collector; "" for none.
+    metrics_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,16 +180,40 @@ class Settings:
     to: str = ""
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)
+    #: What to mirror when the command line does not say.
     scope: ScopeSettings = field(default_factory=ScopeSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
+    #: Parts of the archive by name, for `sync --job NAME`.
+    jobs: Mapping[str, ScopeSettings] = field(default_factory=dict)
+
+
+def seconds_of(duration: str) -> float:
+    """Seconds of a Duration: numbers with w, d, h, m or s, the larger first, as in 90m, 23h30m, 7d; bare: seconds."""
+    return sum(float(number) * _UNITS[unit] for number, unit in _AMOUNTS.findall(duration))
+
+
+def bytes_of(size: str) -> int:
+    """Bytes of a Size: a number and kB, MB, GB, TB or PB, or in powers of 1024 KiB to PiB; bare: bytes. B may lack."""
+    number, unit = _AMOUNTS.findall(size)[0]
+    power = "bkmgtp".index(unit[:1].lower() or "b")
+    return int(float(number) * (1024 if "i" in unit.lower() else 1000) ** power)
+
+
+def read_duration(where: str, text: str) -> float:
+    """Seconds of a Duration that is no setting. Raises SettingsError, which says `where` it was given."""
+    return seconds_of(_convert(where, text, Duration))
 
 
 def setting_keys() -> dict[str, Any]:
-    """Every key by its place (`archive.connections`) with its type, in the order in which the classes name them."""
+    """Every key by its place (`archive.connections`) with its type, in the order in which the classes name them.
+
+    A job's keys are those of `scope`, in a section of the job's name; they are not among these.
+    """
     keys: dict[str, Any] = {}
     for name, hint in get_type_hints(Settings, include_extras=True).items():
         if is_dataclass(hint):
             keys |= {f"{name}.{key}": kind for key, kind in get_type_hints(hint, include_extras=True).items()}
-        else:
+        elif name != "jobs":
             keys[name] = hint
     return keys
 
@@ -131,19 +232,22 @@ def load_settings(file: Path | None, environ: Mapping[str, str], overrides: Mapp
     kinds = setting_keys()
     given: dict[str, Any] = {}
     if file is not None:
-        for key, value in _flat(_read_toml(file)):
+        table = _read_toml(file)
+        given["jobs"] = _jobs(file, table.pop("jobs", {}), kinds)
+        for key, value in _flat(table):
             if key not in kinds:
                 if key in _sections():
                     raise SettingsError(f"{file}: {key}: {value!r} is not right; it should be a section, [{key}]")
-                raise SettingsError(f"{file}: unknown key {key}{_nearest(key, kinds)}")
+                job = "; jobs are sections [jobs.NAME]" if _is_job_misspelt(key, value) else ""
+                raise SettingsError(f"{file}: unknown key {key}{job or _nearest(key, kinds)}")
             given[key] = _convert(f"{file}: {key}", value, kinds[key])
     keys = {variable_of(key): key for key in kinds}
     for variable in sorted(environ):
         text = environ[variable]
-        if not variable.startswith(PREFIX) or variable == TOKEN_VARIABLE or _SERVICE_LINKS.fullmatch(variable):
+        if not variable.startswith(PREFIX) or variable in _OTHERS or _SERVICE_LINKS.fullmatch(variable):
             continue
         if variable not in keys:
-            raise SettingsError(f"unknown environment variable {variable}{_nearest(variable, [*keys, TOKEN_VARIABLE])}")
+            raise SettingsError(f"unknown environment variable {variable}{_nearest(variable, [*keys, *_OTHERS])}")
         if text.strip():
             kind = kinds[keys[variable]]
             given[keys[variable]] = _convert(f"environment variable {variable}", text, kind, spelled=True)
@@ -206,6 +310,35 @@ def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def _jobs(file: Path, jobs: Any, kinds: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The keys of every job by its name."""
+    if not isinstance(jobs, dict):
+        raise SettingsError(f"{file}: jobs: {jobs!r} is not right; jobs are sections [jobs.NAME]")
+    told: dict[str, dict[str, Any]] = {}
+    for name, table in jobs.items():
+        if not isinstance(table, dict):
+            raise SettingsError(f"{file}: jobs.{name}: {table!r} is not right; jobs are sections [jobs.NAME]")
+        if not _JOB_NAME.fullmatch(name):
+            raise SettingsError(
+                f"{file}: a job named {name!r} is not right; a name has letters, digits, '.', '_' and '-', and begins"
+                " with a letter or digit"
+            )
+        own = {f"jobs.{name}.{key.removeprefix('scope.')}": key for key in kinds if key.startswith("scope.")}
+        told[name] = {}
+        for key, value in table.items():
+            place = f"jobs.{name}.{key}"
+            if place not in own:
+                raise SettingsError(f"{file}: unknown key {place}{_nearest(place, [*own, *kinds])}")
+            told[name][key] = _convert(f"{file}: {place}", value, kinds[own[place]])
+    return told
+
+
+def _is_job_misspelt(key: str, value: Any) -> bool:
+    """Whether a key that nobody knows looks like a job in a section of another name, as [job.nightly]."""
+    section = key.partition(".")[0]
+    return isinstance(value, dict) and bool(difflib.get_close_matches(section, ["jobs"], cutoff=0.6))
+
+
 def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in given.items():
@@ -226,14 +359,21 @@ def _nearest(name: str, names: Mapping[str, Any] | list[str]) -> str:
 def _convert(where: str, value: Any, kind: Any, *, spelled: bool = False) -> Any:
     """The value as the key's type. `spelled`: it is text from the environment."""
     given = value
+    if kind == Day and type(value) is date:
+        value = value.isoformat()
     if spelled and isinstance(value, str):
         listed = get_origin(kind) is tuple
         value = [part.strip() for part in value.split(",") if part.strip()] if listed else value.strip()
     try:
         converted = msgspec.convert(value, kind, strict=not spelled)
         sound = not isinstance(converted, float) or math.isfinite(converted)
+        sound &= kind != Day or not converted or is_day(converted)
+        if kind == Bandwidth and converted:
+            read_timetable(converted)
     except msgspec.ValidationError:
         sound = False
+    except ValueError as error:
+        raise SettingsError(f"{where}: {given!r} is not right: {error}; it should be {_wanted(kind)}") from None
     if not sound:
         raise SettingsError(f"{where}: {given!r} is not right; it should be {_wanted(kind)}")
     return converted
@@ -241,8 +381,16 @@ def _convert(where: str, value: Any, kind: Any, *, spelled: bool = False) -> Any
 
 def _wanted(kind: Any) -> str:
     """What would be right for a key of this type, in words."""
+    if kind == Day:
+        return "a day, YYYY-MM-DD"
+    if kind == Bandwidth:
+        return 'a rate such as 20MB/s, or rates by the time of day such as "Mon-Fri 08:00-18:00 20MB/s, else full"'
     if get_origin(kind) is Annotated:
         base, meta = get_args(kind)
+        if kind == Size:
+            return "a number of bytes such as 500MB, 200GB or 1TiB"
+        if base is str:
+            return "a length of time such as 90m, 23h30m or 7d"
         number = "a whole number" if base is int else "a number"
         if meta.le is not None:
             return f"{number} from {meta.ge} to {meta.le}"

@@ -1,7 +1,8 @@
 """Bodies as answers: JSON rows that may be larger than memory should hold, and digests.
 
 A body is spooled whole before its rows are handed out, so that a body cut in the middle is asked for again without
-anyone having seen half of it. Small ones stay in memory; a large one goes to a temporary file and is parsed from there.
+anyone having seen half of it. Small ones stay in memory; a large one goes to a temporary file and is read from there,
+block by block, each cut behind a row.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 import anyio.to_thread
-import ijson
 import msgspec
 
 from mirror.archive.endpoints import DialectName
@@ -23,7 +24,20 @@ from mirror.errors import ArchiveError, BadAnswer, store_errors
 
 T = TypeVar("T")
 
-_IN_MEMORY = 4 * 1024 * 1024
+#: As rows, a body takes five times its bytes.
+_IN_MEMORY = 1024 * 1024
+#: How much of a file is read and decoded at a time.
+_BLOCK = 256 * 1024
+#: Rows that are read in the loop.
+_FEW = 500
+#: No row is longer, nor what lies between two.
+_LONGEST = 16 * 1024 * 1024
+#: So many places are tried where a block may be cut: a brace may also lie within a row.
+_CUTS = 8
+#: What msgspec raises for what is none.
+_NOT_ROWS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_DECODER = msgspec.json.Decoder(list[dict[str, Any]])
+_NEXT_ROW = re.compile(rb"[ \t\r\n]*,")
 #: How much of a body's two ends is looked at.
 _END = 200
 _MD5 = re.compile(rb"[0-9a-f]{32}")
@@ -39,6 +53,11 @@ class Rows(Generic[T]):
 
     async def batches(self, size: int = 500) -> AsyncIterator[list[T]]:
         """Lists of up to `size` rows. Raises BadAnswer for a row that is none, naming the request."""
+        # A list of a few rows is read sooner than a thread wakes up; rows in a file tell no length.
+        if 0 <= length_hint(self._rows, -1) <= min(size, _FEW):
+            if batch := self._next(size):
+                yield batch
+            return
         while batch := await anyio.to_thread.run_sync(self._next, size):
             yield batch
 
@@ -51,8 +70,6 @@ class Rows(Generic[T]):
             return [self._read(row) for row in islice(self._rows, size)]
         except ArchiveError as error:
             raise BadAnswer(error.reason, asked=error.asked or self._asked) from error
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            raise BadAnswer(f"the answer is not JSON: {error}", asked=self._asked) from error
 
 
 async def spool_rows(
@@ -77,7 +94,7 @@ async def spool_rows(
     _check_start(bytes(body), b"[{", asked)
     try:
         decoded = msgspec.json.decode(body, type=list[dict[str, Any]] | dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NOT_ROWS as error:
         raise BadAnswer(f"the answer is not a JSON array of objects: {error}", asked=asked) from error
     return iter(decoded if isinstance(decoded, list) else [decoded])
 
@@ -107,10 +124,39 @@ def _rows_of_file(file: IO[bytes]) -> Iterator[dict[str, Any]]:
     """The rows, behind a first that is none: a generator that has begun closes its file even if nobody reads on."""
     with file:
         yield {}
-        for row in ijson.items(file, "item", use_float=True):
-            if not isinstance(row, dict):
-                raise BadAnswer(f"the answer is not a JSON array of objects: it has {str(row)[:60]!r}")
-            yield row
+        rest = file.read(_BLOCK).lstrip()[1:]
+        more = False
+        while block := file.read(max(_BLOCK, len(rest))):
+            rest += block
+            rows, length = _whole_rows(rest)
+            if length:
+                yield from rows
+                rest, more = rest[length:], True
+            elif len(rest) > _LONGEST:
+                break
+        try:
+            rows = _DECODER.decode(b"[" + rest)
+        except _NOT_ROWS as error:
+            raise BadAnswer(f"the answer is not a JSON array of objects: {error}") from error
+        if more and not rows:
+            raise BadAnswer("the answer is not JSON: nothing follows its last comma")
+        yield from rows
+
+
+def _whole_rows(text: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The rows that begin an array's text and are whole, and the length of their text with the comma behind it.
+
+    What decodes up to a place has been cut between two rows: within one, or within a text of it, it would not.
+    """
+    end = len(text)
+    for _ in range(_CUTS):
+        end = text.rfind(b"}", 0, end)
+        if end < 0:
+            break
+        if comma := _NEXT_ROW.match(text, end + 1):
+            with suppress(*_NOT_ROWS):
+                return _DECODER.decode(b"[" + text[: end + 1] + b"]"), comma.end()
+    return [], 0
 
 
 def _check_start(body: bytes, due: bytes, asked: str) -> None:

@@ -9,23 +9,21 @@ No request carries the token but to the server that was named: a redirect to ano
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiohttp
 import anyio
 
-from mirror.archive.answers import Rows, read_digest, read_limited, spool_rows
-from mirror.archive.connection import length_of, mapped, open_session
-from mirror.archive.dialects import Server, decode_row, encode_params, error_of
-from mirror.archive.endpoints import ENDPOINTS, Answer, Endpoint, Format
-from mirror.archive.pacing import Pace, is_outage, retrying, seconds_of_retry_after, sleeper
+from mirror.archive.answers import Rows, read_digest, spool_rows
+from mirror.archive.dialects import Server, decode_row, encode_params
+from mirror.archive.endpoints import ENDPOINTS, Endpoint, Format
+from mirror.archive.exchange import Exchange, Line, delegate
+from mirror.archive.pacing import Pace, Unpaced, is_outage, retrying, sleeper
 from mirror.archive.rows import as_noun
 from mirror.errors import ArchiveError, BadAnswer, SettingsError
-from mirror.events import BytesReceived, EventSink, RequestDone, RequestStarted, ignore
+from mirror.events import Event, EventSink, ignore
 from mirror.model import Patient, Series, SeriesSize, Study
 from mirror.settings import ArchiveSettings
 
@@ -38,6 +36,7 @@ class ArchiveClient:
 
     `token` is sent as a bearer token and appears in no message, event or repr. When `stop` is set, requests that wait
     for their turn or for another try raise Interrupted. `spool` is the folder for large answers (None: the system's).
+    `paced` False: every request has its leave already, from the run that this is a worker of.
     """
 
     def __init__(
@@ -49,23 +48,42 @@ class ArchiveClient:
         sink: EventSink = ignore,
         stop: anyio.Event | None = None,
         spool: Path | None = None,
+        paced: bool = True,
     ) -> None:
         self.server = server
-        self.pace = Pace(settings, sink, sleep=sleeper(stop or anyio.Event()))
         self._spool = spool
         self._settings = settings
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._sink = sink
-        self._session: aiohttp.ClientSession | None = None
+        #: As given. Never printed.
+        self.token = token
+        pace = (Pace if paced else Unpaced)(settings, sink, sleep=sleeper(stop or anyio.Event()))
+        self._line = Line(server, settings, pace, sink, token)
 
     async def __aenter__(self) -> ArchiveClient:
-        self._session = open_session(self._settings)
+        self._line.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._line.close()
+
+    @property
+    def pace(self) -> Pace:
+        """The limits that all its requests keep."""
+        return self._line.pace
+
+    @property
+    def clock(self) -> float | None:
+        """The archive's clock (the Date header of its last answer), seconds since 1970; None: it does not say."""
+        return self._line.clock
+
+    def also_tell(self, sink: EventSink) -> None:
+        """Tell `sink` as well of requests that are begun from now on."""
+        first = self._line.sink
+
+        def both(event: Event) -> None:
+            first(event)
+            sink(event)
+
+        self._line.sink = both
 
     # Lists
 
@@ -187,6 +205,17 @@ class ArchiveClient:
         params = {"SeriesInstanceUID": series_instance_uid}
         return await self._call(ENDPOINTS["getImageWithMD5Hash"], params, lambda c, n, _: receive(c, n))
 
+    async def delegate(
+        self,
+        call: str,
+        series_instance_uid: str,
+        work: Callable[[], Awaitable[tuple[int, ArchiveError | None]]],
+        *,
+        told: bool = False,
+    ) -> None:
+        """Have `work` see to one request, not tried again, under this client's pace; see exchange.delegate."""
+        await delegate(self._line, call, series_instance_uid, work, told=told)
+
     # As it came
 
     async def raw(
@@ -205,8 +234,8 @@ class ArchiveClient:
 
         async def begin(number: int) -> tuple[bytes, AsyncIterator[bytes], AsyncExitStack]:
             async with AsyncExitStack() as stack:
-                response, asked = await stack.enter_async_context(self._answer(endpoint, url, wire, number))
-                chunks = await stack.enter_async_context(aclosing(self._chunks(response, asked)))
+                exchange = await stack.enter_async_context(Exchange(self._line, endpoint, url, wire, number))
+                chunks = await stack.enter_async_context(aclosing(exchange.chunks()))
                 return await anext(chunks, b""), chunks, stack.pop_all()
 
         first, chunks, stack = await retrying(begin, self._settings, self.pace.sleep)
@@ -270,73 +299,12 @@ class ArchiveClient:
 
         async def once(number: int) -> T:
             async with (
-                self._answer(endpoint, url, wire, number) as (response, asked),
-                aclosing(self._chunks(response, asked)) as chunks,
+                Exchange(self._line, endpoint, url, wire, number) as exchange,
+                aclosing(exchange.chunks()) as chunks,
             ):
-                return await receive(chunks, length_of(response), asked)
+                return await receive(chunks, exchange.length, exchange.asked)
 
         return await retrying(once, self._settings, self.pace.sleep)
-
-    @asynccontextmanager
-    async def _answer(
-        self, endpoint: Endpoint, url: str, wire: Mapping[str, str], number: int
-    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, str]]:
-        """One try: a slot, a request, its status checked. Tells the pace and the sink how it ended."""
-        if self._session is None:
-            raise RuntimeError("ArchiveClient is used outside its async with block")
-        asked = f"{endpoint.name}({', '.join(f'{k}={v}' for k, v in wire.items())}) at {self.server.base}"
-        post = endpoint.method == "POST"
-        headers = dict(self._headers)
-        if endpoint.answer in (Answer.ZIP, Answer.DICOM):
-            headers["Accept-Encoding"] = "identity"
-        failure: ArchiveError | None = None
-        size = 0
-        async with self.pace.slot():
-            began = time.monotonic()
-            self._sink(RequestStarted(call=endpoint.name))
-            try:
-                with mapped(asked, self.server):
-                    response = await self._session.request(
-                        endpoint.method,
-                        url,
-                        params=None if post else wire,
-                        data=wire if post else None,
-                        headers=headers,
-                    )
-                # Outside mapped: what the caller's own files do wrong is not the archive's doing.
-                async with response:
-                    if response.status not in (200, 204):
-                        raise await self._refusal(endpoint, response, asked)
-                    yield response, asked
-                    size = response.content.total_bytes
-                self.pace.good(size)
-            except ArchiveError as error:
-                failure = error
-                self.pace.trouble(error)
-                raise
-            finally:
-                self._sink(
-                    RequestDone(
-                        call=endpoint.name,
-                        seconds=time.monotonic() - began,
-                        bytes=size,
-                        retried=number > 1,
-                        error=type(failure).__name__ if failure else None,
-                    )
-                )
-
-    async def _refusal(self, endpoint: Endpoint, response: aiohttp.ClientResponse, asked: str) -> ArchiveError:
-        async with aclosing(self._chunks(response, asked)) as chunks:
-            body = await read_limited(chunks, 4096)
-        retry_after = seconds_of_retry_after(response.headers.get("Retry-After"), time.time())
-        return error_of(self.server, endpoint, response.status, body, asked=asked, retry_after=retry_after)
-
-    async def _chunks(self, response: aiohttp.ClientResponse, asked: str) -> AsyncGenerator[bytes, None]:
-        """The body as it arrives; its faults as ours."""
-        with mapped(asked, self.server):
-            async for chunk in response.content.iter_any():
-                self._sink(BytesReceived(count=len(chunk)))
-                yield chunk
 
 
 def _sop_instance_uid(row: dict[str, Any]) -> str:

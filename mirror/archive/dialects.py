@@ -23,10 +23,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from mirror.archive.endpoints import ENDPOINTS, FIELDS, DialectName, Endpoint, Kind, canonical
+from mirror.archive.endpoints import ALIASES, ENDPOINTS, FIELDS, DialectName, Endpoint, Kind, canonical
 from mirror.errors import (
     ArchiveError,
     BadAnswer,
@@ -45,6 +46,11 @@ TCIA_PREFIX = "/services/v4/TCIA/query/"
 _NOT_ALLOWED = frozenset({401, 403})
 #: No count and no size is larger, and no ledger holds larger numbers.
 _LARGEST = 2**63 - 1
+#: Wire name -> canonical name, and how its values are read: text, day or number. A UID is a text.
+_READ_AS: dict[str, tuple[str, Kind]] = {
+    wire: (name, Kind.TEXT if FIELDS[name].kind is Kind.UID else FIELDS[name].kind)
+    for wire, name in (*zip(FIELDS, FIELDS, strict=True), *ALIASES.items())
+}
 _DAY_FIRST_MONTH = re.compile(r"(\d\d)-(\d\d)-(\d{4})")
 _ISO_DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T].*)?")
 _ELSEWHERE = (
@@ -67,7 +73,12 @@ class Server:
         path = endpoint.path(self.dialect)
         if path is None:
             raise SettingsError(f"{endpoint.name} does not exist in the {self.dialect} dialect ({self.base})")
-        return urljoin(self.base, path)
+        return _join(self.base, path)
+
+
+@lru_cache(maxsize=256)
+def _join(base: str, path: str) -> str:
+    return urljoin(base, path)
 
 
 KNOWN_SERVERS: dict[str, Server] = {
@@ -140,19 +151,29 @@ def encode_params(endpoint: Endpoint, dialect: DialectName, params: Mapping[str,
 
     Raises SettingsError for a name the call does not have, and for a required one that is missing.
     """
+    known, required = _spellings(endpoint.name, dialect)
     wire: dict[str, str] = {}
     for name, value in params.items():
-        for param in endpoint.wire_params(dialect):
-            if name in (param.name, param.wire(dialect)):
-                wire[param.wire(dialect)] = encode_day(dialect, value) if param.kind is Kind.DATE else value
-                break
-        else:
+        if name not in known:
             have = ", ".join(p.wire(dialect) for p in endpoint.wire_params(dialect)) or "none"
             raise SettingsError(f"{endpoint.name} has no parameter {name!r}; it takes: {have}")
-    for param in endpoint.wire_params(dialect):
-        if param.required and param.wire(dialect) not in wire:
-            raise SettingsError(f"{endpoint.name} needs the parameter {param.wire(dialect)}")
+        spelled, is_day = known[name]
+        wire[spelled] = encode_day(dialect, value) if is_day else value
+    for spelled in required:
+        if spelled not in wire:
+            raise SettingsError(f"{endpoint.name} needs the parameter {spelled}")
     return wire
+
+
+@cache
+def _spellings(call: str, dialect: DialectName) -> tuple[dict[str, tuple[str, bool]], list[str]]:
+    """Each name that a parameter of a call may be given by -> its wire name and whether it is a day; those required."""
+    known: dict[str, tuple[str, bool]] = {}
+    params = ENDPOINTS[call].wire_params(dialect)
+    for param in params:
+        for name in (param.name, param.wire(dialect)):
+            known.setdefault(name, (param.wire(dialect), param.kind is Kind.DATE))
+    return known, [param.wire(dialect) for param in params if param.required]
 
 
 def decode_day(text: str) -> str:
@@ -175,28 +196,32 @@ def encode_day(dialect: DialectName, day: str) -> str:
 
 def decode_row(wire: Mapping[str, Any]) -> dict[str, Any]:
     """A canonical row from a row of either dialect. Raises BadAnswer where a number is none."""
-    named = ((canonical(key), value) for key, value in wire.items() if value is not None)
-    return {name: _decode_value(name, value) for name, value in named}
+    row: dict[str, Any] = {}
+    # A collection has hundreds of thousands of rows with thirty fields each, nearly all of them texts.
+    for key, value in wire.items():
+        if value is None:
+            continue
+        name, kind = _READ_AS.get(key, (key, None))
+        if kind is Kind.TEXT:
+            row[name] = value if type(value) is str else str(value)
+        else:
+            row[name] = value if kind is None else _decode_value(name, kind, value)
+    return row
 
 
-def _decode_value(name: str, value: Any) -> Any:
-    field = FIELDS.get(name)
-    if field is None:
-        return value
-    if field.kind is Kind.DATE:
+def _decode_value(name: str, kind: Kind, value: Any) -> Any:
+    if kind is Kind.DATE:
         return decode_day(str(value))
-    if field.kind in (Kind.INTEGER, Kind.DECIMAL):
-        if isinstance(value, str) and not value.strip():
-            return None
-        try:
-            number = float(value)
-            whole = int(number) if isinstance(value, float) or "." in str(value) else int(value)
-            if field.kind is Kind.INTEGER and abs(whole) > _LARGEST:
-                raise OverflowError
-        except (TypeError, ValueError, OverflowError) as error:
-            raise BadAnswer(f"{name} is {value!r}, which is not a number") from error
-        return whole if field.kind is Kind.INTEGER or whole == number else number
-    return str(value)
+    if isinstance(value, str) and not value.strip():
+        return None
+    try:
+        number = float(value)
+        whole = int(number) if isinstance(value, float) or "." in str(value) else int(value)
+        if kind is Kind.INTEGER and abs(whole) > _LARGEST:
+            raise OverflowError
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadAnswer(f"{name} is {value!r}, which is not a number") from error
+    return whole if kind is Kind.INTEGER or whole == number else number
 
 
 def encode_row(endpoint: Endpoint, dialect: DialectName, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,12 @@ _FIELD_OF = {
     "total_size_in_bytes": "TotalSizeInBytes",
     "object_count": "ObjectCount",
 }
+#: The same for each noun, without `raw`, which is the row itself.
+_FIELDS_OF = {
+    noun: tuple((name, _FIELD_OF[name]) for name in noun.__dataclass_fields__ if name != "raw")
+    for noun in (Collection, Patient, Study, Series, SeriesSize)
+}
+_WITH_RAW = (Patient, Study, Series)
 _TEXT = {"series_number"}
 #: Null in the archive's database now and then; such a record is mirrored under the empty identifier.
 _MAY_BE_NULL = {"patient_id": "", "study_instance_uid": ""}
@@ -48,19 +54,25 @@ _MAY_BE_NULL = {"patient_id": "", "study_instance_uid": ""}
 def as_noun(noun: type[T], row: Mapping[str, Any], **known: str) -> T:
     """`row` as a Collection, Patient, Study, Series or SeriesSize; `known` fills in what the row leaves out."""
     values: dict[str, Any] = {}
-    for name in noun.__dataclass_fields__:
-        if name == "raw":
-            values["raw"] = row
-            continue
-        value = row.get(_FIELD_OF[name])
+    for name, field in _FIELDS_OF[noun]:
+        value = row.get(field)
         if value is None:
             value = known.get(name, _MAY_BE_NULL.get(name))
         if value is not None:
-            values[name] = str(value) if name in _TEXT else value
+            values[name] = value
+    for name in _TEXT & values.keys():
+        values[name] = str(values[name])
+    if noun in _WITH_RAW:
+        values["raw"] = row
     try:
         return msgspec.convert(values, noun)
     except msgspec.ValidationError as error:
         raise BadAnswer(f"a row of {noun.__name__} is not usable: {error}: {_short(row)}") from error
+
+
+def as_row(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The canonical row of a noun's attributes; what is None or "" is left out, and what no row has."""
+    return {_FIELD_OF[n]: value for n, value in values.items() if n in _FIELD_OF and value not in (None, "")}
 
 
 def to_json(row: Row) -> str:

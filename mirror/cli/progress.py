@@ -1,4 +1,4 @@
-"""Three ways to show a run while it goes on: bars on a terminal, plain lines, JSON lines.
+"""Ways to show a run while it goes on: plain lines and JSON lines here, `bars` on a terminal.
 
 A display is an event sink and a context manager. It folds events into a Tally, which is cheap enough to be done for
 every object, and shows the Tally when it is told that time has passed (`tick`). A display never raises: once its
@@ -10,14 +10,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self, TextIO
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.text import Text
 
 from mirror.cli.tally import Tally
 from mirror.cli.text import count, safe, size
@@ -28,6 +22,7 @@ from mirror.events import (
     Exported,
     InstanceFailed,
     LimitChanged,
+    LimitReached,
     Noticed,
     Planned,
     RunStarted,
@@ -35,12 +30,14 @@ from mirror.events import (
     SeriesDone,
     Stopping,
     TransportChosen,
+    Withdrawn,
 )
 from mirror.model import Finding
 from mirror.report import RunReport, finding_to_json_dict
 
 #: People are shown so many findings while a run goes on; the others wait for the summary and the report.
 FINDINGS_SHOWN = 20
+_KEPT_OR_NOT = {"keep": "files kept", "retire": "files retired", "delete": "files deleted"}
 
 
 class Display(Protocol):
@@ -150,8 +147,9 @@ def line_of(event: Event) -> str | None:
         case RunStarted():
             line = f"run {event.run}: {event.scope} from {event.server} to {event.root}"
         case CollectionCrawled():
+            since = "" if event.since is None else f" since {event.since}"
             line = (
-                f"crawled {event.collection}: {count(event.patients)} patients, {count(event.studies)} studies,"
+                f"crawled {event.collection}{since}: {count(event.patients)} patients, {count(event.studies)} studies,"
                 f" {count(event.series)} series, {count(event.planned)} to fetch ({size(event.planned_bytes)})"
             )
         case Planned():
@@ -159,12 +157,16 @@ def line_of(event: Event) -> str | None:
                 f"plan: {count(event.series)} series to fetch ({count(event.objects)} objects, {size(event.bytes)}),"
                 f" {count(event.kept)} kept; {size(event.free)} free"
             )
+        case Withdrawn():
+            line = f"withdrawn: {event.series_instance_uid} of {event.collection} ({_KEPT_OR_NOT[event.how]})"
         case TransportChosen():
             line = f"transport {event.transport}: {event.why}"
         case InstanceFailed(finding=finding) | Noticed(finding=finding):
             line = _finding_line(finding)
         case Exported():
             line = f"wrote {event.path} ({count(event.rows)} rows)"
+        case LimitReached(why=why):
+            line = f"limit: {why}; what is in flight is being finished"
         case Stopping():
             line = "stopping: what is in flight is being finished; a second signal ends the run at once"
         case _:
@@ -238,15 +240,15 @@ def json_of(event: Event) -> tuple[str, dict[str, Any]] | None:
     """An event's name and fields in the JSON lines; None for those that are only counted."""
     match event:
         case RunStarted():
-            return "run-started", {k: v for k, v in asdict(event).items() if k != "run"}
+            return "run-started", {k: v for k, v in event.as_dict().items() if k != "run"}
         case ScopeFound():
-            return "scope-found", asdict(event)
+            return "scope-found", event.as_dict()
         case CollectionCrawled():
-            return "collection-crawled", asdict(event)
+            return "collection-crawled", event.as_dict()
         case CollectionPlanned():
-            return "collection-planned", asdict(event)
+            return "collection-planned", event.as_dict()
         case Planned():
-            return "planned", asdict(event)
+            return "planned", event.as_dict()
         case SeriesDone(outcome=outcome):
             return "series-done", {
                 "collection": outcome.series.collection,
@@ -255,71 +257,19 @@ def json_of(event: Event) -> tuple[str, dict[str, Any]] | None:
                 "instances": {"fetched": outcome.fetched, "reused": outcome.reused, "failed": outcome.failed},
                 "bytes_fetched": outcome.bytes_fetched,
             }
+        case Withdrawn():
+            return "withdrawn", event.as_dict()
         case InstanceFailed(finding=finding) | Noticed(finding=finding):
             return "finding", finding_to_json_dict(finding)
         case LimitChanged():
-            return "limit-changed", asdict(event)
+            return "limit-changed", event.as_dict()
         case TransportChosen():
-            return "transport-chosen", asdict(event)
+            return "transport-chosen", event.as_dict()
         case Exported():
-            return "exported", asdict(event)
+            return "exported", event.as_dict()
+        case LimitReached():
+            return "limit-reached", event.as_dict()
         case Stopping():
             return "stopping", {}
         case _:
             return None
-
-
-class Bars(Silent):
-    """Bars on a terminal. They are drawn by a thread of their own, so that a slow terminal does not slow the run."""
-
-    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.tally = Tally()
-        self._console = console
-        self._clock = clock
-        self._told = 0
-        self._progress = Progress(
-            TextColumn("{task.description:<11}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[shown]:>24}"),
-            console=console,
-            auto_refresh=False,
-            expand=True,
-        )
-        self._tasks = {n: self._progress.add_task(n, shown="") for n in ("collections", "series", "objects", "bytes")}
-        self._live = Live(console=console, get_renderable=self.draw, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._live.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Count the event, and write a finding or a stop above the bars."""
-        self.tally.fold(event)
-        if isinstance(event, InstanceFailed | Noticed):
-            self._told += 1
-            if self._told > FINDINGS_SHOWN:
-                return
-        elif not isinstance(event, RunStarted | Stopping | TransportChosen):
-            return
-        if (line := line_of(event)) is not None:
-            try:
-                self._console.print(Text(line))
-            except (OSError, ValueError):
-                self._told = FINDINGS_SHOWN
-
-    def draw(self) -> Group:
-        """What is to be seen now."""
-        tally = self.tally
-        tally.sample(self._clock())
-        self._set("collections", tally.collections_crawled, tally.collections, count)
-        self._set("series", tally.series_done, tally.series, count)
-        self._set("objects", tally.objects_done + tally.objects_failed, tally.objects, count)
-        self._set("bytes", tally.bytes_done if tally.planned else 0, tally.bytes, size)
-        return Group(self._progress, Text(tally.pace(), overflow="ellipsis", no_wrap=True))
-
-    def _set(self, name: str, done: int, total: int | None, written: Callable[[int | None], str]) -> None:
-        shown = written(done) if total is None else f"{written(done)} of {written(total)}"
-        self._progress.update(self._tasks[name], completed=done, total=total, shown=shown)

@@ -14,13 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from mirror.cli.text import count, duration, moment, safe, size
-from mirror.events import CollectionPlanned, Event, Planned
+from mirror.events import CollectionPlanned, Event, Planned, RunStarted
 from mirror.model import CollectionStatus, Finding, FindingKind
-from mirror.report import RunReport
+from mirror.report import CollectionReport, RunReport
 
 _FINDINGS_SHOWN = 10
-_FIGURES = ("series", "complete", "incomplete", "quarantined", "unfinished", "instances", "bytes")
+#: Columns that are only there where one of their figures is not zero.
+_GONE = ("missing", "withdrawn")
+_LEAVING = ("missing", "returned", "withdraw")
+_FIGURES = ("series", "complete", "incomplete", "quarantined", "unfinished", *_GONE, "instances", "bytes")
 _TROUBLES = ("incomplete", "quarantined", "unfinished")
+#: So many collections of a run have a line of their own.
+_COLLECTIONS_SHOWN = 30
 #: Wider than any table: a narrow terminal wraps lines, but no figure is cut off.
 _WIDTH = 500
 
@@ -41,6 +46,7 @@ class Plan:
     def __init__(self) -> None:
         self._shares: dict[str, CollectionPlanned] = {}
         self._total: Planned | None = None
+        self._started: RunStarted | None = None
 
     def __call__(self, event: Event) -> None:
         """Keep what belongs to the plan."""
@@ -49,6 +55,8 @@ class Plan:
                 self._shares[event.collection] = event
             case Planned():
                 self._total = event
+            case RunStarted():
+                self._started = event
             case _:
                 pass
 
@@ -57,21 +65,30 @@ class Plan:
         total = self._total
         if total is None:
             return
-        table = _table("collection", "new", "changed", "unfinished", "kept", "objects", "bytes")
-        for name in sorted(self._shares):
-            s = self._shares[name]
-            table.add_row(
-                Text(safe(name)), count(s.new), count(s.changed), count(s.unfinished), count(s.kept),
-                count(s.objects), size(s.bytes),
-            )  # fmt: skip
+        rare = [name for name in _LEAVING if any(getattr(share, name) for share in self._shares.values())]
+        figures = ("new", "changed", "unfinished", "kept", *rare, "objects", "bytes")
+        table = _table("collection", *figures)
+        for name, share in sorted(self._shares.items()):
+            table.add_row(Text(safe(name)), *_figures(share.as_dict(), figures))
         if self._shares:
             console.print(table)
+        leave = sum(share.withdraw for share in self._shares.values())
         fits = total.bytes is None or total.free is None or total.bytes <= total.free
         console.print(
             f"plan: {count(total.series)} series to fetch in {count(total.collections)} collections,"
-            f" {count(total.objects)} objects, {size(total.bytes)}; {count(total.kept)} series kept\n"
+            f" {count(total.objects)} objects, {size(total.bytes)}; {count(total.kept)} series kept"
+            f"{f', {count(leave)} to withdraw' if leave else ''}\n"
             f"free space: {size(total.free)}{'' if fits else ', which is not enough'}"
         )
+        if self._started is not None and (limits := limits_told(self._started)):
+            console.print(f"limits: a run ends in order after {limits}")
+
+
+def limits_told(started: RunStarted) -> str:
+    """What ends a run early, in words; "" for nothing."""
+    most = [] if started.max_bytes is None else [f"{size(started.max_bytes)} fetched"]
+    most += [] if started.max_seconds is None else [duration(started.max_seconds)]
+    return " or ".join(most)
 
 
 def show_summary(console: Console, report: RunReport) -> None:
@@ -80,6 +97,7 @@ def show_summary(console: Console, report: RunReport) -> None:
     held = "" if report.bytes.held is None else f", {size(report.bytes.held)} held"
     lines = [
         f"{report.state} after {duration(report.seconds)}",
+        *([f"  limit      {report.limit}; run it again to go on"] if report.limit else []),
         f"  series     {count(series.complete)} complete, {count(series.incomplete)} incomplete,"
         f" {count(series.quarantined)} quarantined, {count(series.kept)} kept; {count(series.planned)} were planned",
         f"  instances  {count(instances.fetched)} fetched, {count(instances.reused)} found in the tree,"
@@ -87,15 +105,50 @@ def show_summary(console: Console, report: RunReport) -> None:
         f"  bytes      {size(report.bytes.fetched)} fetched{held}",
         f"  requests   {count(report.requests.total)}, {count(report.requests.retried)} retried",
     ]
-    if report.findings_total:
-        lines.append(f"  findings   {count(report.findings_total)}")
-        folded = _folded(report.findings)
-        shown = folded[:_FINDINGS_SHOWN]
-        lines += [f"    {_told(alike)}" for alike in shown]
-        if more := report.findings_total - sum(map(len, shown)):
-            lines.append(f"    and {count(more)} more, see .mirror/runs/{report.run}.json")
-    for line in lines:
+    if report.state != "planned":
+        lines += _collection_lines(report)
+    for line in (*lines, *findings_told(report)):
         console.print(safe(line), soft_wrap=True)
+
+
+def findings_told(report: RunReport) -> list[str]:
+    """The lines about a report's findings: the first of them, those that say the same in one."""
+    if not report.findings_total:
+        return []
+    shown = _folded(report.findings)[:_FINDINGS_SHOWN]
+    lines = [f"  findings   {count(report.findings_total)}", *(f"    {_told(alike)}" for alike in shown)]
+    if more := report.findings_total - sum(map(len, shown)):
+        lines.append(f"    and {count(more)} more, see .mirror/runs/{report.run}.json")
+    return lines
+
+
+def _collection_lines(report: RunReport) -> list[str]:
+    """What became of each collection to which something happened; the others in one line."""
+    touched = [collection for collection in report.collections if not collection.unchanged]
+    lines = [f"    {c.collection}: {_happened(c)}" for c in touched[:_COLLECTIONS_SHOWN]]
+    if more := len(touched) - len(lines):
+        lines.append(f"    and {count(more)} more, see .mirror/runs/{report.run}.json")
+    if unchanged := len(report.collections) - len(touched):
+        noun = "collection" if unchanged == 1 else "collections"
+        lines.append(f"    {count(unchanged)} {'other ' if touched else ''}{noun} unchanged")
+    return ["  collections", *lines] if lines else []
+
+
+def _happened(c: CollectionReport) -> str:
+    """In words: what the plan found, what became of it, what it cost."""
+    found = _worded(
+        (c.new, "new"), (c.changed, "changed"), (c.unfinished, "unfinished"), (c.missing, "missing"),
+        (c.returned, "returned"), (c.withdrawn, "withdrawn"), (c.withdraw - c.withdrawn, "not withdrawn"),
+    )  # fmt: skip
+    became = _worded((c.complete, "complete"), (c.incomplete, "incomplete"), (c.quarantined, "quarantined"))
+    cost = _worded((c.instances_fetched, "instances fetched"), (c.instances_failed, "failed"))
+    cost += f", {size(c.bytes_fetched)}" if c.bytes_fetched else ""
+    crawl = "could not be crawled" if c.crawl_failed else ""
+    return "; ".join(words for words in (crawl, found, became, cost, f"{count(c.requests)} requests") if words)
+
+
+def _worded(*figures: tuple[int, str]) -> str:
+    return ", ".join(f"{count(number)} {word}" for number, word in figures if number > 0)
 
 
 def _folded(findings: Sequence[Finding]) -> list[list[Finding]]:
@@ -113,10 +166,11 @@ def _told(alike: Sequence[Finding]) -> str:
 
 def show_status(console: Console, rows: Sequence[CollectionStatus], *, width: int | None = None) -> None:
     """Print a line per collection and their sum. Where `width` is too small, columns of nothing but zeros give way."""
-    table = _status_table(rows, _FIGURES)
+    sums = _sums(rows)
+    names = [name for name in _FIGURES if sums[name] or name not in _GONE]
+    table = _status_table(rows, names)
     if width is not None and console.measure(table).maximum > width:
-        sums = _sums(rows)
-        table = _status_table(rows, [name for name in _FIGURES if sums[name] or name not in _TROUBLES])
+        table = _status_table(rows, [name for name in names if sums[name] or name not in _TROUBLES])
     console.print(table)
 
 
@@ -129,15 +183,38 @@ def _status_table(rows: Sequence[CollectionStatus], names: Sequence[str]) -> Tab
     return table
 
 
-def status_json_dict(root: str, server: str | None, layout: str | None, rows: Sequence[CollectionStatus]) -> Any:
-    """`status --json`: raw numbers."""
+def status_json_dict(
+    root: str, server: str | None, layout: str | None, rows: Sequence[CollectionStatus], *, now: int
+) -> dict[str, Any]:
+    """`status --json`: raw numbers. Ages are of the last complete sync; the mirror has its oldest collection's."""
+    syncs = [row.last_complete for row in rows if not row.is_withdrawn]
+    oldest = None if None in syncs else min((at for at in syncs if at is not None), default=None)
     return {
         "root": root,
         "server": server,
         "layout": layout,
-        "collections": [asdict(row) for row in rows],
+        "last_complete": oldest,
+        "age_seconds": _age(oldest, now),
+        "collections": [{**asdict(row), "age_seconds": _age(row.last_complete, now)} for row in rows],
         "total": _sums(rows),
     }
+
+
+def too_old(rows: Sequence[CollectionStatus], max_age: float, *, now: int) -> list[str]:
+    """A line for each collection whose last complete sync is longer ago than `max_age` seconds, or never was."""
+    if not rows:
+        return ["no collection was ever synced"]
+    lines = []
+    for row in rows:
+        age = _age(row.last_complete, now)
+        if not row.is_withdrawn and (age is None or age > max_age):
+            ago = "never" if age is None else f"{duration(age)} ago, {moment(row.last_complete)} UTC"
+            lines.append(f"{row.collection}: last complete sync: {ago}")
+    return lines
+
+
+def _age(at: int | None, now: int) -> int | None:
+    return None if at is None else max(0, now - at)
 
 
 def _sums(rows: Sequence[CollectionStatus]) -> dict[str, int]:

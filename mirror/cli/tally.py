@@ -13,6 +13,7 @@ from mirror.events import (
     InstanceFailed,
     InstancePublished,
     LimitChanged,
+    LimitReached,
     Noticed,
     Planned,
     RequestDone,
@@ -65,8 +66,9 @@ class Tally:
                 self.bytes_received += number
             case RequestStarted():
                 self.in_flight += 1
-            case RequestDone(retried=retried):
+            case RequestDone(retried=retried, untold=number):
                 self.in_flight -= 1
+                self.bytes_received += number
                 self.requests += 1
                 self.retried += retried
             case InstancePublished(bytes=number):
@@ -96,7 +98,7 @@ class Tally:
                 self._crawl_bytes = self.bytes_received
             case RunStarted(run=run, connections=number):
                 self.run, self.connections = run, number
-            case Stopping():
+            case Stopping() | LimitReached():
                 self.stopping = True
             case _:
                 pass

@@ -1,7 +1,8 @@
 """Questions to the ledger that only read: status, the manifest's rows, and what serve answers with.
 
 A catalogue is its own read-only connection: safe beside a running sync, which it neither blocks nor is blocked by.
-What serve shows is what is complete: a series that is incomplete here does not exist for those who mirror us.
+What serve shows is what is complete and not withdrawn: a series that is incomplete here does not exist for those who
+mirror us, and one that the archive has withdrawn is not given on.
 Values match as the archive matches them: whole, without regard to case.
 """
 
@@ -11,8 +12,9 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mirror.archive.rows import from_json
 from mirror.errors import SettingsError
@@ -31,7 +33,10 @@ _SERIES_COLUMNS = {
     "Manufacturer": "manufacturer",
     "DateReleased": "date_released",
 }
-_SHOWN = "s.state = 'complete'"
+_SHOWN = "s.state = 'complete' AND s.presence <> 'withdrawn'"
+_HIDDEN = "s.state = 'complete' AND s.presence = 'withdrawn'"
+#: A series' state as the manifest tells it: one that is kept though the archive withdrew it is no complete one.
+_TOLD = "CASE s.presence WHEN 'withdrawn' THEN s.presence ELSE s.state END"
 _PATH = "CASE WHEN s.directory = '' THEN i.name ELSE s.directory || '/' || i.name END"
 
 
@@ -48,7 +53,7 @@ class Catalogue:
         """Close the file. Safe to repeat."""
         self._db.close()
 
-    def __enter__(self) -> Catalogue:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -70,8 +75,13 @@ class Catalogue:
 
     # Status and manifest
 
+    def all_collections(self) -> list[str]:
+        """Names of the collections of which a series is known, in order."""
+        return [r["collection"] for r in self._rows("SELECT DISTINCT collection FROM series ORDER BY collection")]
+
     def status(self) -> list[CollectionStatus]:
         """What is held, per collection, by name."""
+        complete = self._last_complete()
         synced = {
             r["collection"]: r["at"]
             for r in self._rows(
@@ -90,11 +100,15 @@ class Catalogue:
                 instances=r["instances"],
                 bytes=r["bytes"],
                 last_sync=synced.get(r["collection"]),
+                missing=r["missing"],
+                withdrawn=r["withdrawn"],
+                last_complete=complete.get(r["collection"]),
             )
             for r in self._rows(
                 "SELECT s.collection, count(*) AS series, sum(state = 'complete') AS complete,"
                 " sum(state = 'incomplete') AS incomplete, sum(state = 'quarantined') AS quarantined,"
                 " sum(state IN ('planned', 'open')) AS unfinished,"
+                " sum(presence = 'missing') AS missing, sum(presence = 'withdrawn') AS withdrawn,"
                 " coalesce(sum(h.instances), 0) AS instances, coalesce(sum(h.bytes), 0) AS bytes FROM series s"
                 " LEFT JOIN (SELECT series, count(*) AS instances, sum(bytes) AS bytes FROM instances"
                 " WHERE name IS NOT NULL GROUP BY series) h ON h.series = s.id"
@@ -102,38 +116,74 @@ class Catalogue:
             )
         ]
 
+    def _last_complete(self) -> dict[str, int | None]:
+        """When a run last ended that had crawled a collection and left it complete.
+
+        Where no run ever crawled it, because its series are mirrored from lists, the lists' runs count.
+        """
+        by_list = {
+            r["collection"]: r["at"]
+            for r in self._rows(
+                "SELECT s.collection, max(c.synced_at) AS at FROM series s JOIN crawls c ON c.id = s.crawl"
+                " WHERE c.collection = '' AND c.complete GROUP BY s.collection"
+            )
+        }
+        by_name = {
+            r["collection"]: r["at"]
+            for r in self._rows(
+                "SELECT collection, max(CASE WHEN complete THEN synced_at END) AS at FROM crawls"
+                " WHERE collection <> '' GROUP BY collection"
+            )
+        }
+        return by_list | by_name
+
     def instance_rows(self) -> Iterator[InstanceRow]:
         """Every held instance, ordered by collection, patient, study, series and SOPInstanceUID."""
-        for r in self._rows(
-            f"SELECT s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid, s.modality, s.state,"
-            f" i.*, {_PATH} AS path FROM series s JOIN instances i ON i.series = s.id WHERE i.name IS NOT NULL"
-            " ORDER BY s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid, i.sop_instance_uid"
-        ):
-            yield InstanceRow(
-                collection=r["collection"],
-                patient_id=r["patient_id"],
-                study_instance_uid=r["study_instance_uid"],
-                series_instance_uid=r["series_instance_uid"],
-                sop_instance_uid=r["sop_instance_uid"],
-                sop_class_uid=r["sop_class_uid"],
-                modality=r["modality"] or "",
-                path=r["path"],
-                bytes=r["bytes"],
-                sha256=r["sha256"].hex(),
-                md5=r["md5"].hex(),
-                source=r["source"],
-                fetched_at=_iso(r["fetched_at"]),
-                verified=r["verified"],
-                series_state=r["state"],
+        for s in self._in_order(f"s.id, s.modality, s.directory, {_TOLD} AS told"):
+            folder = f"{s['directory']}/" if s["directory"] else ""
+            for uid, name, size, sha256, md5, sop_class, source, fetched_at, verified in self._rows(
+                "SELECT sop_instance_uid, name, bytes, sha256, md5, sop_class_uid, source, fetched_at, verified"
+                " FROM instances WHERE series = :series AND name IS NOT NULL ORDER BY sop_instance_uid",
+                {"series": s["id"]},
+            ):
+                yield InstanceRow(
+                    collection=s["collection"],
+                    patient_id=s["patient_id"],
+                    study_instance_uid=s["study_instance_uid"],
+                    series_instance_uid=s["series_instance_uid"],
+                    sop_instance_uid=uid,
+                    sop_class_uid=sop_class,
+                    modality=s["modality"] or "",
+                    path=folder + name,
+                    bytes=size,
+                    sha256=sha256.hex(),
+                    md5=md5.hex(),
+                    source=source,
+                    fetched_at=_iso(fetched_at),
+                    verified=verified,
+                    series_state=s["told"],
+                )
+
+    def _in_order(self, columns: str) -> Iterator[sqlite3.Row]:
+        """All series in the manifest's order, with these columns besides those that say where each belongs.
+
+        Collection by collection, by an index: a mirror of any size is not sorted as a whole, which would be on disk.
+        """
+        for collection in self.all_collections():
+            yield from self._rows(
+                f"SELECT s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid, {columns}"
+                " FROM series s"
+                " WHERE s.collection = :collection COLLATE NOCASE AND s.collection = :collection"
+                " ORDER BY s.patient_id, s.study_instance_uid, s.series_instance_uid",
+                {"collection": collection},
             )
 
     def series_rows(self) -> Iterator[SeriesRow]:
         """Every series that the mirror knows, ordered by collection, patient, study and series."""
-        for r in self._rows(
-            "SELECT s.*, coalesce(h.instances, 0) AS instances, coalesce(h.bytes, 0) AS bytes FROM series s"
-            " LEFT JOIN (SELECT series, count(*) AS instances, sum(bytes) AS bytes FROM instances"
-            " WHERE name IS NOT NULL GROUP BY series) h ON h.series = s.id"
-            " ORDER BY s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid"
+        for r in self._in_order(
+            f"s.*, {_TOLD} AS told, (SELECT count(*) FROM instances i WHERE i.series = s.id AND i.name IS NOT NULL)"
+            " AS instances, (SELECT coalesce(sum(i.bytes), 0) FROM instances i WHERE i.series = s.id"
+            " AND i.name IS NOT NULL) AS bytes"
         ):
             raw = from_json(r["raw"])
             yield SeriesRow(
@@ -157,7 +207,7 @@ class Catalogue:
                 path=r["directory"],
                 instances=r["instances"],
                 bytes=r["bytes"],
-                state=r["state"],
+                state=r["told"],
                 findings="; ".join(json.loads(r["findings"])),
             )
 
@@ -182,9 +232,13 @@ class Catalogue:
             )
         ]
 
-    def patients(self, where: Mapping[str, str], since: str | None = None) -> Iterator[dict[str, Any]]:
+    # `hidden` asks for what is held and withdrawn instead of what is shown.
+
+    def patients(
+        self, where: Mapping[str, str], since: str | None = None, *, hidden: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """Rows of getPatient with a complete series that matches; `since` is an ISO day of release, inclusive."""
-        condition, args = _where(where, since)
+        condition, args = _where(where, since, hidden)
         for r in self._rows(
             "SELECT DISTINCT s.collection, s.patient_id, p.raw FROM series s LEFT JOIN patients p"
             " ON p.collection = s.collection AND p.patient_id = s.patient_id"
@@ -194,9 +248,11 @@ class Catalogue:
             raw = from_json(r["raw"]) if r["raw"] else {"PatientID": r["patient_id"]}
             yield {**raw, "Collection": r["collection"]}
 
-    def studies(self, where: Mapping[str, str], since: str | None = None) -> Iterator[dict[str, Any]]:
+    def studies(
+        self, where: Mapping[str, str], since: str | None = None, *, hidden: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """Rows of getPatientStudy with a complete series that matches; SeriesCount counts those series."""
-        condition, args = _where(where, since)
+        condition, args = _where(where, since, hidden)
         for r in self._rows(
             "SELECT s.collection, s.patient_id, s.study_instance_uid, count(*) AS series, t.raw FROM series s"
             " LEFT JOIN studies t ON t.study_instance_uid = s.study_instance_uid AND t.collection = s.collection"
@@ -209,12 +265,14 @@ class Catalogue:
             raw |= {"StudyInstanceUID": r["study_instance_uid"], "PatientID": r["patient_id"]}
             yield {**raw, "Collection": r["collection"], "SeriesCount": r["series"]}
 
-    def series(self, where: Mapping[str, str], after: str | None = None) -> Iterator[dict[str, Any]]:
+    def series(
+        self, where: Mapping[str, str], after: str | None = None, *, hidden: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """Rows of getSeries, complete series only; `after` is an ISO day of release, exclusive.
 
         ImageCount and FileSize are what is held, which for a complete series is what the archive said.
         """
-        condition, args = _where(where)
+        condition, args = _where(where, hidden=hidden)
         if after is not None:
             condition += " AND s.date_released > :after"
             args["after"] = after
@@ -263,9 +321,9 @@ class Catalogue:
         return None
 
 
-def _where(where: Mapping[str, str], since: str | None = None) -> tuple[str, dict[str, Any]]:
+def _where(where: Mapping[str, str], since: str | None = None, hidden: bool = False) -> tuple[str, dict[str, Any]]:
     """The condition for canonical parameters, and its arguments."""
-    conditions, args = [_SHOWN], dict[str, Any]()
+    conditions, args = [_HIDDEN if hidden else _SHOWN], dict[str, Any]()
     for number, (name, value) in enumerate(where.items()):
         column = _SERIES_COLUMNS.get(name)
         if column is not None:
@@ -282,5 +340,6 @@ def _where(where: Mapping[str, str], since: str | None = None) -> tuple[str, dic
     return " AND ".join(conditions), args
 
 
+@lru_cache(maxsize=64)  # a run brings many instances in a second
 def _iso(seconds: int | None) -> str:
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

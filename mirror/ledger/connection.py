@@ -10,6 +10,10 @@ from pathlib import Path
 from mirror.errors import Damaged, LedgerError, StoreDenied, StoreError, StoreFull
 from mirror.ledger.schema import check_version, migrate
 
+#: What the writer keeps of the ledger's file in memory.
+_CACHE_KIB = 16 * 1024
+#: So many pages (of 4 KiB) lie in the log before they go into the ledger's file.
+_LOG_PAGES = 4000
 #: What SQLite says where it may not write, the files included that it shares with others beside the ledger.
 _REFUSED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
@@ -24,12 +28,28 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         return _reader(path) if read_only else _writer(path)
 
 
+def scratch_ledger(name: Path) -> sqlite3.Connection:
+    """An empty ledger in a temporary file of SQLite's, gone when it is closed; `name` is what errors call it."""
+    with sqlite_errors(name):
+        db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        try:
+            migrate(db, str(name))
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
 def _writer(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")
+        # Rows of a crawl go all over the indices: what one batch touches stays in memory, and what some have touched
+        # is written into the file once.
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         migrate(db, str(path))
     except BaseException:
         db.close()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
-import anyio
-import anyio.to_thread
-
+from mirror.errors import LedgerError
 from mirror.ledger.connection import connect, sqlite_errors
+from mirror.ledger.facts import KEPT, write_facts
 from mirror.ledger.lock import take_lock
+from mirror.threads import Threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: So many values go into one question; SQLite takes a bounded number.
+_AT_A_TIME = 500
 
 
 class LedgerFile:
@@ -27,10 +30,16 @@ class LedgerFile:
 
     def __init__(self, root: Path, *, rehearse: bool = False) -> None:
         self.path = root / ".mirror" / "ledger.sqlite"
+        self._root = root
         self._rehearse = rehearse
-        self._limiter = anyio.CapacityLimiter(1)
+        self._threads = Threads(1, "ledger")
         self._lock = take_lock(root)
         try:
+            if (rebuilding := rebuild_folder(root) / ".mirror" / "ledger.sqlite").exists():
+                raise LedgerError(
+                    f"{rebuilding}: a rebuild of this mirror's ledger was cut off; `tcia-mirror rebuild --to {root}`"
+                    " goes on with it"
+                )
             self._db = connect(self.path)
             if rehearse:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -52,7 +61,7 @@ class LedgerFile:
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of this ledger in a thread, after those already waiting. Not cut short by cancellation."""
-        return await anyio.to_thread.run_sync(lambda: work(*args, **kwargs), limiter=self._limiter)
+        return await self._threads.run(work, *args, **kwargs)
 
     @contextmanager
     def transaction(self, *, changes: bool = False, durable: bool = False) -> Iterator[sqlite3.Connection]:
@@ -101,6 +110,17 @@ class LedgerFile:
         with sqlite_errors(self.path):
             return self._db.execute(sql, args[0] if args and isinstance(args[0], dict) else args).fetchall()
 
+    def each(self, sql: str, *args: Any) -> Iterator[tuple[Any, ...]]:
+        """As `query`, row by row: for questions whose answer is as long as a series or a mirror is large."""
+        with sqlite_errors(self.path):
+            yield from self._db.execute(sql, args)
+
+    def among(self, sql: str, values: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """As `query`, about any number of values: `{}` in the question stands for them."""
+        for start in range(0, len(values), _AT_A_TIME):
+            some = values[start : start + _AT_A_TIME]
+            yield from self.query(sql.format(", ".join("?" * len(some))), *some)
+
     # Facts about the mirror
 
     def meta(self, key: str) -> str | None:
@@ -109,8 +129,15 @@ class LedgerFile:
         return rows[0][0] if rows else None
 
     def set_meta(self, **facts: str) -> None:
-        """Write facts about the mirror itself."""
+        """Write facts about the mirror itself; those that a rebuild needs are kept beside the ledger as well."""
         with self.transaction() as db:
             db.executemany(
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", facts.items()
             )
+        if not (self._rehearse or KEPT.isdisjoint(facts)):
+            write_facts(self._root, {name: value for name in KEPT if (value := self.meta(name)) is not None})
+
+
+def rebuild_folder(root: Path) -> Path:
+    """Where a ledger that is being made again lies, as in a root of its own, until it takes its place."""
+    return root / ".mirror" / "rebuild"

@@ -101,7 +101,69 @@ CREATE TABLE directories (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+_V2 = """
+-- Whether the archive still lists it (model.Presence); the start of the first complete crawl that lacked it, by the
+-- archive's clock; the run that is to take it out of the mirror, or null, and why; 1: its files are on their way.
+ALTER TABLE series ADD COLUMN presence TEXT NOT NULL DEFAULT 'present';
+ALTER TABLE series ADD COLUMN missing_since INTEGER;
+ALTER TABLE series ADD COLUMN leaving TEXT;
+ALTER TABLE series ADD COLUMN leaving_why TEXT;
+ALTER TABLE series ADD COLUMN moving INTEGER NOT NULL DEFAULT 0;
+-- 1: the archive tells of a change; which held instances it means is still to be found out.
+ALTER TABLE series ADD COLUMN doubted INTEGER NOT NULL DEFAULT 0;
+-- When every file of it was last read and compared with its SHA-256; 0: never since it came.
+ALTER TABLE series ADD COLUMN verified_at INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX series_by_directory ON series (directory);
+CREATE INDEX series_in_collection ON series (collection, id);
+CREATE INDEX series_by_verified ON series (verified_at, id);
+CREATE INDEX series_to_do ON series (collection, crawl) WHERE state <> 'complete';
+CREATE INDEX series_by_leaving ON series (leaving, id) WHERE leaving IS NOT NULL;
+
+-- 1: held, and the archive may have other bytes for it: to be fetched and compared.
+ALTER TABLE instances ADD COLUMN doubted INTEGER NOT NULL DEFAULT 0;
+-- The first run whose list lacked it though list and count agreed; null while it is listed.
+ALTER TABLE instances ADD COLUMN unlisted_by TEXT;
+
+-- The last crawl that brought the study, where a since-call named it there.
+ALTER TABLE studies ADD COLUMN named INTEGER;
+-- 1: everything that the run was to fetch of the collection is complete.
+ALTER TABLE crawls ADD COLUMN complete INTEGER NOT NULL DEFAULT 0;
+-- Where it was asked; "": a crawl from before this was written down.
+ALTER TABLE crawls ADD COLUMN server TEXT NOT NULL DEFAULT '';
+
+-- model.Watermark of a collection at a server, under a scope (its fingerprint).
+CREATE TABLE watermarks (
+    server TEXT NOT NULL,
+    collection TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    whole_at INTEGER,
+    PRIMARY KEY (server, collection, scope)
+) WITHOUT ROWID;
+
+-- model.HistoryEntry, in the order in which things happened.
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    run TEXT NOT NULL,
+    what TEXT NOT NULL,
+    why TEXT NOT NULL,
+    collection TEXT NOT NULL,
+    series_instance_uid TEXT NOT NULL,
+    sop_instance_uid TEXT,
+    instances INTEGER,
+    bytes INTEGER,
+    old_sha256 BLOB,
+    sha256 BLOB,
+    retired TEXT
+);
+CREATE INDEX history_by_series ON history (series_instance_uid);
+CREATE INDEX history_by_collection ON history (collection COLLATE NOCASE);
+CREATE INDEX history_by_instance ON history (sop_instance_uid) WHERE sop_instance_uid IS NOT NULL;
+CREATE INDEX history_by_damage ON history (id) WHERE what = 'damaged';
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 
 
 def check_version(connection: sqlite3.Connection, path: str) -> int:

@@ -66,6 +66,7 @@ def make_app(root: Path, middlewares: Sequence[Middleware] = ()) -> web.Applicat
                     app.router.add_get(urljoin(prefix, path) + "/metadata", partial(_metadata, endpoint))
     for dialect, prefix in _PREFIXES.items():
         app.router.add_route("*", prefix + "{call:.*}", partial(_no_such_call, dialect))
+    app.router.add_get("/healthz", mirror.health)
     app.on_cleanup.append(mirror.close)
     return app
 
@@ -132,6 +133,20 @@ class _Served:
             catalogue.close()
             raise
         self._idle.append(catalogue)
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Whether the mirror can be read now, for whoever watches the server: 200, or 503 and the kind of error."""
+
+        def look() -> None:
+            with Catalogue(self.root) as catalogue:  # afresh: a connection that is open outlives the file
+                catalogue.meta("layout")
+
+        try:
+            await anyio.to_thread.run_sync(look)
+        except MirrorError as error:
+            _LOG.warning("healthz: %s", error)
+            return web.Response(status=503, text=f"{type(error).__name__}\n")
+        return web.Response(text="ok\n")
 
     async def answer(self, dialect: DialectName, endpoint: Endpoint, request: web.Request) -> web.StreamResponse:
         """Answer one call."""

@@ -6,16 +6,16 @@ so an answer is always what the ledger holds at that moment.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import date
-from itertools import groupby
 from typing import Any
 
 from mirror.archive.dialects import encode_row
 from mirror.archive.endpoints import FIELDS, DialectName, Endpoint
+from mirror.check import series_digest
+from mirror.digests import Level, digest_over, digests_at
 from mirror.ledger import Catalogue
 
 Rows = Iterator[dict[str, Any]]
@@ -74,7 +74,7 @@ def rows_of(catalogue: Catalogue, endpoint: Endpoint, dialect: DialectName, para
         case "getSeriesMetadata":
             rows = _metadata(catalogue, params["list"])
         case "getSeriesQCInfo":
-            rows = ({**row, "Visibility": "Visible"} for row in _metadata(catalogue, params["seriesId"]))
+            rows = _visibility(catalogue, params["seriesId"])
         case "getCollectionDescriptions":
             rows = _descriptions(catalogue, params.get("collectionName"))
         case "ContentsByName":
@@ -107,38 +107,29 @@ def day_of(dialect: DialectName, text: str) -> str | None:
 def hierarchy_digest(catalogue: Catalogue, params: Params) -> str | None:
     """getMD5Hierarchy: the MD5 over the sorted MD5s below a series, study, patient or collection; None: not held.
 
-    Each level hashes the concatenated hex digests of the level below, in ascending order.
+    See mirror.digests for how a level is made of the one below.
     """
     if uid := params.get("SeriesInstanceUID"):
-        held = [row["md5"] for row in catalogue.instances(uid)]
-        return _digest(held) if held else None
+        return next((_series_digest(catalogue, row) for row in catalogue.series({"SeriesInstanceUID": uid})), None)
     if uid := params.get("StudyInstanceUID"):
-        below = [_series_digest(catalogue, row) for row in catalogue.series({"StudyInstanceUID": uid})]
-        return _digest(below) if below else None
+        digests = [_series_digest(catalogue, row) for row in catalogue.series({"StudyInstanceUID": uid})]
+        return digest_over(digests) if digests else None
     if not (collection := params.get("Collection")):
         return None
     where = {"Collection": collection}
     if patient := params.get("PatientID"):
         where["PatientID"] = patient
-    # The catalogue orders series by collection, patient and study, which is what groupby needs.
-    patients = [
-        _digest(
-            _digest(_series_digest(catalogue, row) for row in of_study)
-            for _, of_study in groupby(of_patient, key=lambda row: row.get("StudyInstanceUID"))
-        )
-        for _, of_patient in groupby(catalogue.series(where), key=lambda row: row.get("PatientID"))
-    ]
-    if not patients:
-        return None
-    return patients[0] if patient else _digest(patients)
-
-
-def _digest(below: Iterable[str]) -> str:
-    return hashlib.md5("".join(sorted(below)).encode(), usedforsecurity=False).hexdigest()
+    level = Level.PATIENT if patient else Level.COLLECTION
+    # The catalogue gives series by collection, patient and study.
+    keyed = (
+        ((row.get("PatientID", ""), row.get("StudyInstanceUID", ""), ""), _series_digest(catalogue, row))
+        for row in catalogue.series(where)
+    )
+    return next((digest for _, digest in digests_at(level, keyed)), None)
 
 
 def _series_digest(catalogue: Catalogue, row: Mapping[str, Any]) -> str:
-    return _digest(instance["md5"] for instance in catalogue.instances(row["SeriesInstanceUID"]))
+    return series_digest(sorted(instance["md5"] for instance in catalogue.instances(row["SeriesInstanceUID"])))
 
 
 def _since(ask: Callable[[str], Rows], dialect: DialectName, text: str) -> Rows:
@@ -161,13 +152,29 @@ def _size(catalogue: Catalogue, dialect: DialectName, uid: str) -> Rows:
 
 
 def _metadata(catalogue: Catalogue, uids: str) -> Rows:
-    """The fields of series, study and patient in one row, for each listed series that is held."""
-    for uid in dict.fromkeys(_NOT_IN_A_UID_LIST.sub("", uids).split(",")):
-        where = {"SeriesInstanceUID": uid}
-        for series in catalogue.series(where):
-            patient = next(catalogue.patients(where), {})
-            study = next(catalogue.studies(where), {})
-            yield {name: value for name, value in (patient | study | series).items() if name in FIELDS}
+    """The fields of series, study and patient in one row, for each listed series that is shown."""
+    for uid in _uids(uids):
+        yield from _series_metadata(catalogue, uid)
+
+
+def _visibility(catalogue: Catalogue, uids: str) -> Rows:
+    """As _metadata, of withdrawn series too, with what tells them apart."""
+    for uid in _uids(uids):
+        for hidden, told in ((False, "Visible"), (True, "Not Visible")):
+            for row in _series_metadata(catalogue, uid, hidden=hidden):
+                yield {**row, "Visibility": told}
+
+
+def _uids(listed: str) -> Iterable[str]:
+    return dict.fromkeys(_NOT_IN_A_UID_LIST.sub("", listed).split(","))
+
+
+def _series_metadata(catalogue: Catalogue, uid: str, *, hidden: bool = False) -> Rows:
+    where = {"SeriesInstanceUID": uid}
+    for series in catalogue.series(where, hidden=hidden):
+        patient = next(catalogue.patients(where, hidden=hidden), {})
+        study = next(catalogue.studies(where, hidden=hidden), {})
+        yield {name: value for name, value in (patient | study | series).items() if name in FIELDS}
 
 
 def _descriptions(catalogue: Catalogue, only: str | None) -> Rows:

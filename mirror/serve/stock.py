@@ -15,34 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pydicom
-from pydicom.multival import MultiValue
-
 from mirror.archive.rows import as_noun
 from mirror.check import read_header
 from mirror.errors import store_errors
+from mirror.headers import PATIENT_FIELDS, SERIES_FIELDS, STUDY_FIELDS, Fields, read_fields, select
 from mirror.layout import Layout
 from mirror.ledger import Ledger
 from mirror.model import Action, Digest, Header, Instance, Patient, Series, SeriesState, Study, Why
-
-Fields = dict[str, Any]
-
-#: Canonical field -> DICOM keyword, where the two differ.
-_KEYWORD_OF = {"SpeciesDescription": "PatientSpeciesDescription"}
-_PATIENT_FIELDS = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "EthnicGroup", "SpeciesDescription")
-_STUDY_FIELDS = (
-    "StudyInstanceUID", "StudyDate", "StudyDescription", "AdmittingDiagnosesDescription", "StudyID", "PatientAge",
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "EthnicGroup", "LongitudinalTemporalEventType",
-    "LongitudinalTemporalOffsetFromEvent",
-)  # fmt: skip
-_SERIES_FIELDS = (
-    "SeriesInstanceUID", "StudyInstanceUID", "Modality", "ProtocolName", "SeriesDate", "SeriesDescription",
-    "BodyPartExamined", "SeriesNumber", "PatientID", "PatientSex", "PatientAge", "AdmittingDiagnosesDescription",
-    "Manufacturer", "ManufacturerModelName", "SoftwareVersions", "StudyDescription", "StudyDate", "PixelSpacing",
-    "SliceThickness",
-)  # fmt: skip
-_TAGS = sorted({_KEYWORD_OF.get(n, n) for n in (*_PATIENT_FIELDS, *_STUDY_FIELDS, *_SERIES_FIELDS)})
-_NUMBERS = {"SeriesNumber", "LongitudinalTemporalOffsetFromEvent"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +87,11 @@ def _stock_series(
     files: list[_File],
     extra: Callable[[Fields], Mapping[str, Any]] | None,
 ) -> None:
-    fields = _fields(files[0])
+    fields = read_fields(io.BytesIO(files[0].body())) | {"PatientID": files[0].header.patient_id}
     collection = common["Collection"]
-    patient = as_noun(Patient, _row(fields, _PATIENT_FIELDS, {"Collection": collection}))
-    study = as_noun(Study, _row(fields, _STUDY_FIELDS, {"Collection": collection}))
-    row = _row(fields, _SERIES_FIELDS, common)
+    patient = as_noun(Patient, select(fields, PATIENT_FIELDS, {"Collection": collection}))
+    study = as_noun(Study, select(fields, STUDY_FIELDS, {"Collection": collection}))
+    row = select(fields, SERIES_FIELDS, common)
     row |= {} if extra is None else extra(row)
     series = as_noun(Series, row)
     ledger.put_patients(crawl, [patient])
@@ -167,31 +146,3 @@ def _read(files: Iterable[Path | bytes]) -> Iterator[_File]:
         if end > len(body):
             raise ValueError(f"{name}: the data set is cut off")
         yield _File(source, header)
-
-
-def _fields(file: _File) -> Fields:
-    """The canonical fields that a file's header gives for the rows of its patient, study and series."""
-    dataset = pydicom.dcmread(io.BytesIO(file.body()), stop_before_pixels=True, specific_tags=list(_TAGS))
-    names = {*_PATIENT_FIELDS, *_STUDY_FIELDS, *_SERIES_FIELDS}
-    return {name: _value(dataset, name) for name in names} | {"PatientID": file.header.patient_id}
-
-
-def _row(fields: Fields, names: Iterable[str], more: Fields) -> Fields:
-    row = {name: fields[name] for name in names if name in fields} | more
-    return {name: value for name, value in row.items() if value is not None}
-
-
-def _value(dataset: pydicom.Dataset, name: str) -> Any:
-    value = dataset.get(_KEYWORD_OF.get(name, name))
-    if value is None or value == "":
-        return None
-    if name == "PixelSpacing":
-        return f"{float(value[0]):.6f}"  # the archive tells the spacing of rows only
-    if name == "SliceThickness":
-        return f"{float(value):.6f}"
-    if name in _NUMBERS:
-        return int(value) if int(value) == value else float(value)
-    text = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value).strip()
-    if name.endswith("Date") and len(text) == 8:
-        return f"{text[:4]}-{text[4:6]}-{text[6:]}"
-    return text or None

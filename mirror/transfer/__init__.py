@@ -15,8 +15,19 @@ series      the course of it all
 
 from __future__ import annotations
 
-from mirror.transfer.opened import Kit, OpenSeries, Transport, tolerance
-from mirror.transfer.recovery import withdraw_doubtful
+from mirror.transfer.opened import Inline, Kit, OpenSeries, Shelf, Transport, tolerance
+from mirror.transfer.recovery import meet_placed, withdraw_doubtful
 from mirror.transfer.series import SPARE, transfer
 
-__all__ = ["SPARE", "Kit", "OpenSeries", "Transport", "tolerance", "transfer", "withdraw_doubtful"]
+__all__ = [
+    "SPARE",
+    "Inline",
+    "Kit",
+    "OpenSeries",
+    "Shelf",
+    "Transport",
+    "meet_placed",
+    "tolerance",
+    "transfer",
+    "withdraw_doubtful",
+]

@@ -13,11 +13,13 @@ import anyio
 
 from mirror.archive.client import ArchiveClient
 from mirror.check import Checked
-from mirror.events import EventSink, InstanceFailed, InstancePublished, Noticed
+from mirror.events import EventSink, InstanceFailed, InstancePublished, Noticed, SeriesOpened
 from mirror.layout import Layout
-from mirror.ledger import Ledger, Todo
-from mirror.model import TOLERABLE, Finding, FindingKind, Instance, SeriesSize
+from mirror.ledger import Came, Held, Ledger, SeriesTotals, Todo
+from mirror.limits import Limits
+from mirror.model import TOLERABLE, Finding, FindingKind, Instance, Series, SeriesSize
 from mirror.settings import SyncSettings
+from mirror.threads import Threads
 from mirror.tree import Store
 
 #: Rows are written in batches of this many: what a crash makes the next run check again on disk.
@@ -25,6 +27,40 @@ _ROWS = 200
 #: Findings about single instances that a verdict lists one by one; more are only counted.
 TOLD = 100
 _DAY = 86_400
+#: Bodies that may be checked and placed in the loop; how long the disk may take for one, and how long all of it.
+_SMALL = 128 * 1024
+_QUICK = 0.0002
+_SOON = 0.005
+#: A single one counts as no more than so many times as long.
+_OUTLIER = 4
+#: Threads that check bodies: more than one core can hash for, for disks that make each of them wait.
+_CHECKERS = 8
+
+
+class Inline:
+    """Whether a small body is checked and placed in the event loop itself.
+
+    Where a disk answers sooner than a thread does, a thread costs more than it saves: loop and thread then fight for
+    the interpreter, at every system call of either. It is so with a file system in memory, or when nothing is flushed;
+    a disk that gets slower is found out, and threads do it from then on.
+    """
+
+    def __init__(self) -> None:
+        self._may = False
+        self._seconds = 0.0
+
+    def begin(self, seconds: float) -> None:
+        """The disk takes so long for a small object."""
+        self._may = seconds < _QUICK
+
+    def suits(self, size: int) -> bool:
+        """Whether to do it here for a body of that size."""
+        return self._may and size <= _SMALL and self._seconds < _SOON
+
+    def learn(self, seconds: float) -> None:
+        """It has taken so long here, the check included."""
+        # One that takes long for another reason, such as the first to want pydicom, says little of the disk.
+        self._seconds += (min(seconds, _OUTLIER * _SOON) - self._seconds) / 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +74,39 @@ class Kit:
     settings: SyncSettings
     sink: EventSink
     stop: anyio.Event
+    #: The run's name: what the series to fetch are planned for, and what its history and retired bytes go by.
+    run: str
+    #: Who reads, hashes and places bodies.
+    threads: Threads = field(default_factory=lambda: Threads(_CHECKERS, "check"))
+    inline: Inline = field(default_factory=Inline)
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def most_open(self) -> int:
+        """Series that may be open at a time: sync.open_series."""
+        return self.settings.most_open(self.client.pace.statistics().cap)
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where the bodies of a series belong, and what they are held against: all of a run that checking them needs."""
+
+    series: Series
+    directory: str
+    store: Store
+    layout: Layout
+    settings: SyncSettings
+    run: str
+
+    def finding(self, kind: FindingKind, detail: str, sop_instance_uid: str | None = None) -> Finding:
+        """A finding about this series or an instance of it."""
+        return Finding(
+            kind=kind,
+            detail=detail,
+            collection=self.series.collection,
+            series_instance_uid=self.series.series_instance_uid,
+            sop_instance_uid=sop_instance_uid,
+        )
 
 
 @dataclass(slots=True)
@@ -46,40 +115,80 @@ class OpenSeries:
 
     kit: Kit
     todo: Todo
-    listing: int
+    #: 0 until it was taken up.
+    listing: int = 0
+    #: Disk space that was free then; None: the store has no bounds.
+    free: int | None = None
     fetched: int = 0
     reused: int = 0
     failed: int = 0
     bytes_fetched: int = 0
     #: 1 at first, 2 when the series is listed and fetched once more.
     round: int = 1
+    #: The archive tells of a change, and its digest of the series is to tell whether what is held has it.
+    by_digest: bool = False
+    #: Instances that could not be had in this run.
+    vain: set[str] = field(default_factory=set)
+    #: Instances that came with the zip that is being unpacked.
+    seen: set[str] = field(default_factory=set)
     #: Findings that do not lose an instance, told with the verdict.
     noticed: list[Finding] = field(default_factory=list)
     #: Instances whose held bytes turned out not to be the archive's.
     damaged: set[str] = field(default_factory=set)
+    shelf: Shelf = field(init=False)
     _pending: int = 0
     _idle: anyio.Event = field(default_factory=anyio.Event)
+    #: Instances that have other bytes now -> where the ones before lie.
+    _retired: dict[str, str] = field(default_factory=dict)
     _rows: list[Instance] = field(default_factory=list)
+    _trusted: list[str] = field(default_factory=list)
     _failures: list[Finding] = field(default_factory=list)
 
-    async def published(self, instance: Instance, *, reused: bool = False) -> None:
-        """Note an instance that lies in the tree."""
-        if reused:
-            self.reused += 1
-        else:
+    def __post_init__(self) -> None:
+        kit, todo = self.kit, self.todo
+        self.shelf = Shelf(todo.series, todo.directory, kit.store, kit.layout, kit.settings, kit.run)
+
+    async def published(self, instance: Instance, *, reused: bool = False, retired: str | None = None) -> None:
+        """Note an instance that lies in the tree; `retired`: where the bytes lie that it had before."""
+        if not reused:
             self.fetched += 1
             self.bytes_fetched += instance.digest.bytes
-        self.kit.sink(
-            InstancePublished(
-                series_instance_uid=self.todo.series.series_instance_uid,
-                sop_instance_uid=instance.header.sop_instance_uid,
-                bytes=instance.digest.bytes,
-                reused=reused,
-            )
-        )
+        self._tell(instance.header.sop_instance_uid, instance.digest.bytes, reused=reused)
+        if retired is not None:
+            self._retired[instance.header.sop_instance_uid] = retired
         self._rows.append(instance)
         if len(self._rows) >= _ROWS:
             await self.flush()
+
+    async def trusted(self, sop_instance_uid: str, size: int) -> None:
+        """Note that the archive still has the bytes that are held of an instance."""
+        self._tell(sop_instance_uid, size, reused=True)
+        self._trusted.append(sop_instance_uid)
+        if len(self._trusted) >= _ROWS:
+            await self.flush()
+
+    def tell_opened(self, totals: SeriesTotals, expected: int = 0) -> None:
+        """Say that the series is listed: `expected` instances where the server gives no list."""
+        listed = max(totals.listed, expected)
+        self.kit.sink(
+            SeriesOpened(
+                series_instance_uid=self.todo.series.series_instance_uid,
+                collection=self.todo.series.collection,
+                listed=listed,
+                to_fetch=max(0, listed - totals.held - totals.unlisted),
+            )
+        )
+
+    def _tell(self, sop_instance_uid: str, size: int, *, reused: bool) -> None:
+        self.reused += reused
+        self.kit.sink(
+            InstancePublished(
+                series_instance_uid=self.todo.series.series_instance_uid,
+                sop_instance_uid=sop_instance_uid,
+                bytes=size,
+                reused=reused,
+            )
+        )
 
     async def lost(self, finding: Finding) -> None:
         """Note an instance that could not be had, with how often that was tried and when it is tried again."""
@@ -87,6 +196,7 @@ class OpenSeries:
         attempts = 1 + await ledger.run(ledger.attempts, self.todo.id, uid)
         finding = replace(finding, attempts=attempts, next_try=int(time.time()) + _patience(attempts))
         self.failed += 1
+        self.vain.add(uid)
         self.kit.sink(
             InstanceFailed(
                 series_instance_uid=self.todo.series.series_instance_uid, sop_instance_uid=uid, finding=finding
@@ -104,29 +214,32 @@ class OpenSeries:
 
     def finding(self, kind: FindingKind, detail: str, sop_instance_uid: str | None = None) -> Finding:
         """A finding about this series or an instance of it."""
-        series = self.todo.series
-        return Finding(
-            kind=kind,
-            detail=detail,
-            collection=series.collection,
-            series_instance_uid=series.series_instance_uid,
-            sop_instance_uid=sop_instance_uid,
-        )
+        return self.shelf.finding(kind, detail, sop_instance_uid)
 
     async def flush(self) -> None:
         """Write the rows that have gathered."""
+        if self._rows or self._failures or self._trusted:
+            await self.kit.ledger.run(self.write)
+
+    def write(self) -> None:
+        """As `flush`, for who is in the ledger's thread already."""
+        ledger, series = self.kit.ledger, self.todo.series
         rows, self._rows = self._rows, []
         failures, self._failures = self._failures, []
+        trusted, self._trusted = self._trusted, []
+        retired, self._retired = self._retired, {}
         if rows or failures:
-            await self.kit.ledger.run(self.kit.ledger.record, self.todo.id, rows, failures)
+            came = Came(self.kit.run, series.collection, series.series_instance_uid, retired)
+            ledger.record(self.todo.id, rows, failures, came)
+        if trusted:
+            ledger.trust(self.todo.id, trusted)
 
-    async def held_as(self, sop_instance_uid: str) -> str | None:
-        """The SHA-256 under which an instance is held already, or None."""
-        for instance in self._rows:
-            if instance.header.sop_instance_uid == sop_instance_uid:
-                return instance.digest.sha256
-        held = await self.kit.ledger.run(self.kit.ledger.held_digest, self.todo.id, sop_instance_uid)
-        return held.sha256 if held else None
+    async def held(self, sop_instance_uid: str) -> Held | None:
+        """An instance as it is held already, or None."""
+        for row in self._rows:
+            if row.header.sop_instance_uid == sop_instance_uid:
+                return Held(row.name, row.digest, doubted=False, was_right=False)
+        return await self.kit.ledger.run(self.kit.ledger.held, self.todo.id, sop_instance_uid)
 
     async def begin_round_two(self) -> None:
         """List and fetch once more; what was serious in the first round may be mended by it."""
@@ -164,7 +277,10 @@ class Transport(Protocol):
 
 def tolerance(settings: SyncSettings, checked: Checked) -> Checked:
     """The check under the setting that says whether another study's or patient's identity is tolerated."""
-    return replace(checked, verdict=replace(checked.verdict, strict=settings.on_other_identity == "refuse"))
+    strict = settings.on_other_identity == "refuse"
+    if checked.verdict.strict == strict:
+        return checked
+    return Checked(checked.header, replace(checked.verdict, strict=strict))
 
 
 def _patience(attempts: int) -> int:

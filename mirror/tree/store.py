@@ -9,6 +9,7 @@ Methods that are not coroutines block: call them in a thread. Every failure is a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -32,8 +33,16 @@ class Part(Protocol):
         """Note that no more bytes come; from now on the part can be read."""
         ...
 
-    def open(self) -> AbstractContextManager[BinaryIO]:
-        """The bytes, seekable, for reading."""
+    def put(self, chunk: bytes | memoryview) -> None:
+        """As `write`, for who is in a thread already."""
+        ...
+
+    def end(self) -> None:
+        """As `finish`, for who is in a thread already."""
+        ...
+
+    def open(self) -> AbstractContextManager[BinaryIO | memoryview]:
+        """The bytes of a finished part: a seekable file, or all of them, good inside the block."""
         ...
 
     def digest(self) -> Digest:
@@ -76,8 +85,36 @@ class Store(Protocol):
         """Give an object another name in its directory; what had that name is replaced."""
         ...
 
+    def move(self, directory: str, name: str, to: tuple[str, str]) -> bool:
+        """Give an object that lies elsewhere below the root its place, a directory and a name; False where that is
+        taken.
+        """
+        ...
+
     def set_aside(self, directory: str, name: str, findings: tuple[Finding, ...]) -> None:
-        """Move an object that is not what its place says to quarantine."""
+        """Move an object that is not what its place says to quarantine, beside what was set aside there before."""
+        ...
+
+    def retire(self, directory: str, name: str, run: str) -> str:
+        """Keep an object's bytes among what is retired, by this run; it also keeps its place until it is replaced or
+        removed. Where the bytes lie now comes back, below the root. Safe to repeat.
+        """
+        ...
+
+    def remove(self, directory: str, name: str) -> None:
+        """Take an object out of the tree, and directories that are empty then. Safe to repeat."""
+        ...
+
+    def retired(self) -> dict[str, bool]:
+        """What there is where retired bytes lie, by name, in order: True for a folder, which a run has made."""
+        ...
+
+    def retired_size(self, run: str) -> tuple[int, int]:
+        """How many files a run's retired bytes are, and how many bytes."""
+        ...
+
+    def drop_retired(self, run: str) -> None:
+        """Delete what a run has retired, for good. Links are deleted, never followed. Safe to repeat."""
         ...
 
     def settle(self, directory: str) -> None:
@@ -88,6 +125,18 @@ class Store(Protocol):
         """Bytes that can still be written; None where that has no meaning."""
         ...
 
+    def probe(self) -> float:
+        """Seconds that it takes to place a small object: measured by doing it, out of sight."""
+        ...
+
     def sweep(self) -> int:
         """Remove what an earlier run left half-written; how many files that were. Only while holding the lock."""
+        ...
+
+    def sweep_of(self, pid: int) -> None:
+        """Remove what a process of this run that has ended left half-written. Safe to repeat."""
+        ...
+
+    def twin(self) -> Callable[[], Store]:
+        """What makes a store of the same place in another process; it can be pickled."""
         ...

@@ -6,10 +6,12 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 from fakes.archive import FakeArchive
+from fakes.faults import edit_rows
 from fakes.servers import serving
 
 import mirror
@@ -63,9 +65,28 @@ async def test_a_dry_run_leaves_no_trace(archive: FakeArchive, tmp_path: Path) -
 
 
 @pytest.mark.asyncio
+async def test_which_part_by_arguments_and_by_a_scope(archive: FakeArchive, tmp_path: Path) -> None:
+    async def planned(**part: Any) -> int:
+        report = await mirror.sync(to=tmp_path / "m", server=archive.url(), dry_run=True, **part)
+        return report.series.planned
+
+    assert await planned(all=True, manufacturers=["no-such*", "*"], released_since="2021-06-15") == 3
+    scope = mirror.Scope(collections=("*",), exclude=mirror.Exclude(modalities=("MR",)))
+    assert await planned(scope=scope) == 3
+    archive.faults.add(
+        "ContentsByName", edit_rows(lambda _: [{"SeriesInstanceUID": "1.2", "Collection": "A", "PatientID": "P"}])
+    )
+    assert await planned(lists=["mine"]) == 0
+
+
+@pytest.mark.asyncio
 async def test_what_is_wrong_is_said(archive: FakeArchive, tmp_path: Path) -> None:
     with pytest.raises(mirror.SettingsError, match="scope is empty"):
         await mirror.sync(to=tmp_path / "m", server=archive.url())
+    with pytest.raises(mirror.SettingsError, match="leave the other arguments"):
+        await mirror.sync("A", scope=mirror.Scope(all=True), to=tmp_path / "m", server=archive.url())
+    with pytest.raises(mirror.SettingsError, match="released_since: '2021' is not right"):
+        await mirror.sync(all=True, released_since="2021", to=tmp_path / "m", server=archive.url())
     with pytest.raises(mirror.SettingsError, match="no mirror here"):
         await mirror.status(tmp_path / "m")
     with pytest.raises(mirror.SettingsError, match="no manifest here"):
@@ -91,6 +112,6 @@ async def test_a_query_goes_where_its_settings_say_with_the_token_of_their_file(
 
 
 def test_importing_the_package_is_cheap() -> None:
-    heavy = "{'aiohttp', 'pydicom', 'rich', 'typer', 'ijson'} & set(sys.modules)"
+    heavy = "{'aiohttp', 'pydicom', 'rich', 'typer'} & set(sys.modules)"
     code = f"import sys, mirror; print(sorted({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

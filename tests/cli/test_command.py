@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,8 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from fakes.archive import FakeArchive, stock_small
+from fakes.process import unmeasured
 
 from mirror.archive.dialects import NBIA_PREFIX, TCIA_PREFIX
 
@@ -27,8 +27,9 @@ def environ(**variables: str) -> dict[str, str]:
 
 
 def run(*args: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end, unmeasured: `run_async` and the tests of streams and of sync see the same lines of code."""
     return subprocess.run(
-        [PROGRAM, *args], cwd=cwd, env=environ(**variables), capture_output=True, text=True, timeout=50
+        [PROGRAM, *args], cwd=cwd, env=unmeasured(environ(**variables)), capture_output=True, text=True, timeout=100
     )
 
 
@@ -41,12 +42,10 @@ async def run_async(*args: str, **variables: str) -> tuple[int, bytes, str]:
     return process.returncode or 0, out, err.decode()
 
 
-@pytest_asyncio.fixture
-async def mirror(tmp_path):
+@pytest.fixture
+def mirror(stocked, tmp_path):
     """The folder of a small mirror that nobody serves."""
-    async with FakeArchive(tmp_path / "held") as archive:
-        stock_small(archive)
-    return tmp_path / "held"
+    return shutil.copytree(stocked, tmp_path / "held")
 
 
 def test_version(tmp_path):
@@ -60,11 +59,16 @@ def test_version(tmp_path):
     [
         (
             "sync",
-            "--to --server --dialect --all --patient --modality --body-part --series --manifest --connections --rate"
-            " --transport --layout --dry-run --config --json --quiet",
+            "--to --server --dialect --all --patient --modality --body-part --manufacturer --released-since"
+            " --exclude-collection --exclude-modality --series --manifest --list --job --connections --rate"
+            " --bandwidth --polite"
+            " --transport --layout --dry-run --config --json --quiet --notify-url --metrics-file",
         ),
+        ("log", "--to --since --limit --reverse --json"),
+        ("diff", "--to --other --manifest --server --dialect --config --whole --format --instances"),
+        ("prune", "--to --older-than --config --dry-run --json"),
         ("export", "--to --format --output"),
-        ("status", "--to --json"),
+        ("status", "--to --json --max-age"),
         ("query", "--server --dialect --format --metadata"),
         ("serve", "--from --host --port"),
         ("demo", "--keep"),
@@ -79,7 +83,7 @@ def test_help_names_every_option(tmp_path, command, options):
 
 def test_help_names_every_command_and_exit_code(tmp_path):
     done = run("--help", cwd=tmp_path)
-    for command in ("sync", "export", "status", "query", "serve", "demo"):
+    for command in ("sync", "log", "diff", "prune", "export", "status", "query", "serve", "demo"):
         assert re.search(rf"\b{command}\b", done.stdout)
     assert "130 interrupted" in " ".join(done.stdout.split())
 
@@ -108,8 +112,12 @@ def test_wrong_usage_exits_2_and_says_so_on_stderr(tmp_path, args):
         (("sync", "A"), "nothing says where the mirror is"),
         (("sync", "A", "--all", "--to", "m"), "exclude each other"),
         (
-            ("sync", "A", "--to", "m", "--connections", "99"),
-            "option --connections: 99 is not right; it should be a whole",
+            ("sync", "A", "--to", "m", "--connections", "999"),
+            "option --connections: 999 is not right; it should be a whole",
+        ),
+        (
+            ("sync", "A", "--to", "m", "--bandwidth", "08:00-18:00 fast"),
+            "option --bandwidth: '08:00-18:00 fast' is not right: 'fast' is no rate",
         ),
         (
             ("sync", "A", "--to", "m", "--transport", "ftp"),
@@ -118,7 +126,12 @@ def test_wrong_usage_exits_2_and_says_so_on_stderr(tmp_path, args):
         (("sync", "A", "--config", "none.toml"), "none.toml: cannot read the settings: No such file"),
         (("sync", "A", "--config", "bad.toml"), "bad.toml: unknown key archive.conections; did you mean"),
         (("sync", "A", "--config", "broken.toml"), "broken.toml: is not valid TOML"),
+        (
+            ("sync", "A", "--to", "m", "--notify-url", "hooks/s3cret"),
+            "report.notify_url: is not the URL of a webhook; it should be http://... or https://...",
+        ),
         (("status", "--to", "."), "no mirror here"),
+        (("status", "--to", ".", "--max-age", "soon"), "option --max-age: 'soon' is not right; it should be a length"),
         (("export", "--to", ".", "--format", "xls"), "'xls'"),
         (("export", "--to", ".", "--format", "csv"), "no mirror here"),
         (("serve", "--from", ".", "--port", "0"), "no mirror here"),
@@ -163,7 +176,7 @@ def test_status_in_json_has_raw_numbers(mirror, tmp_path):
     done = run("status", "--json", cwd=tmp_path, TCIA_MIRROR_TO=str(mirror))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert list(told) == ["root", "server", "layout", "collections", "total"]
+    assert list(told) == ["root", "server", "layout", "last_complete", "age_seconds", "collections", "total"]
     assert told["root"] == str(mirror)
     assert [c["collection"] for c in told["collections"]] == ["Brain Beta", "Lung-Alpha"]
     size = sum(p.stat().st_size for p in mirror.rglob("*.dcm"))
@@ -216,7 +229,8 @@ def test_an_archive_that_is_not_there_exits_5(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         base = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        done = run("query", "getCollectionValues", "--server", base, cwd=tmp_path)
+        waits = {"TCIA_MIRROR_ARCHIVE_RETRY_WAIT": "0.01", "TCIA_MIRROR_ARCHIVE_RETRY_MAX_WAIT": "0.05"}
+        done = run("query", "getCollectionValues", "--server", base, cwd=tmp_path, **waits)
     assert done.returncode == 5
     assert done.stderr.startswith("tcia-mirror: getCollectionValues")
     assert len(done.stderr.splitlines()) == 1

@@ -17,7 +17,7 @@ def ends_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
     def app(**_: object) -> None:
         raise error
 
-    monkeypatch.setattr(main, "app", app)
+    monkeypatch.setattr(main, "add_commands", lambda _words: app)
     with pytest.raises(SystemExit) as caught:
         main.run()
     assert isinstance(caught.value.code, int)

@@ -19,7 +19,7 @@ from fakes.faults import status
 from mirror.cli.streams import is_read, lasting_streams
 
 PROGRAM = str(Path(sys.executable).with_name("tcia-mirror"))
-CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("TCIA_MIRROR_")}
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("TCIA_MIRROR_")} | {"TCIA_MIRROR_SYNC_FSYNC": "false"}
 FULL = "tcia-mirror: standard output: No space left on device\n"
 
 
@@ -55,8 +55,8 @@ def commands(archive: FakeArchive, root: Path) -> dict[str, list[str]]:
         "status --json": ["status", "--to", str(archive.root), "--json"],
         "export": ["export", "--to", str(archive.root), "--format", "tcia"],
         "query": ["query", "getSeries", "--server", archive.url()],
-        "sync": ["sync", "--all", "--to", str(root), "--server", archive.url()],
-        "sync --json": ["sync", "--all", "--to", str(root), "--server", archive.url(), "--json"],
+        "sync": ["sync", "Lung-Alpha", "--to", str(root), "--server", archive.url()],
+        "sync --json": ["sync", "Lung-Alpha", "--to", str(root), "--server", archive.url(), "--json"],
         "--help": ["--help"],
     }
 

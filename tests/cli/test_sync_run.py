@@ -17,12 +17,14 @@ from fakes.faults import Asked, hold, status
 
 PROGRAM = str(Path(sys.executable).with_name("tcia-mirror"))
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("TCIA_MIRROR_")}
+NO_FSYNC = {"TCIA_MIRROR_SYNC_FSYNC": "false"}
 
 
 async def begin(*args: str, cwd: Path, **variables: str) -> asyncio.subprocess.Process:
+    """A process that does not wait for the disk, unless `variables` say so."""
     return await asyncio.create_subprocess_exec(
         PROGRAM, "sync", *args,
-        cwd=cwd, env=CLEAN | variables, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        cwd=cwd, env=CLEAN | NO_FSYNC | variables, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
 
 
@@ -55,7 +57,7 @@ async def test_a_mirror_from_a_settings_file_then_a_run_that_finds_nothing_to_do
     (tmp_path / "nightly.toml").write_text(
         f"to = 'm'\n[archive]\nserver = '{archive.url()}'\n[scope]\ncollections = ['lung-alpha']\n"
     )
-    code, out, err = await run("--config", "nightly.toml", "--json", cwd=tmp_path)
+    code, out, err = await run("--config", "nightly.toml", "--json", cwd=tmp_path, TCIA_MIRROR_SYNC_FSYNC="true")
     assert (code, err) == (0, "")
     told = rows(out)
     assert [row["event"] for row in told[:2]] == ["run-started", "scope-found"]
@@ -72,6 +74,24 @@ async def test_a_mirror_from_a_settings_file_then_a_run_that_finds_nothing_to_do
     assert "plan: 0 series to fetch (0 objects, 0 B), 4 kept" in err
     assert out.startswith("complete after ")
     assert archive.counts()["getSingleImage"] == 12
+
+
+@pytest.mark.asyncio
+async def test_a_job_is_the_whole_line_and_the_mirror_repeats_it(archive, tmp_path):
+    (tmp_path / "jobs.toml").write_text(
+        f"to = 'm'\n[archive]\nserver = '{archive.url()}'\n[scope]\nall = true\n"
+        "[jobs.nightly-ct]\ncollections = ['lung-*']\nmodalities = ['CT']\n"
+    )
+    code, _, err = await run("--job", "nightly-ct", cwd=tmp_path, TCIA_MIRROR_CONFIG="jobs.toml")
+    assert code == 0
+    assert "lung-*; Modality CT from " in err
+    assert len(list((tmp_path / "m").rglob("*.dcm"))) == 6
+    code, _, err = await run("--to", "m", "--server", archive.url(), cwd=tmp_path)
+    assert code == 0
+    assert "lung-*; Modality CT from " in err
+    code, out, err = await run("--job", "nightly-c", "--config", "jobs.toml", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert "no job 'nightly-c'; the nearest are: nightly-ct" in err
 
 
 @pytest.mark.asyncio
@@ -161,7 +181,7 @@ async def test_json_into_a_pipe_that_is_closed_does_not_end_the_run(archive, tmp
     os.close(reader)
     process = await asyncio.create_subprocess_exec(
         PROGRAM, "sync", "--all", "--to", "m", "--server", archive.url(), "--json",
-        cwd=tmp_path, env=CLEAN, stdout=writer, stderr=asyncio.subprocess.PIPE,
+        cwd=tmp_path, env=CLEAN | NO_FSYNC, stdout=writer, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     os.close(writer)
     _, err = await process.communicate()

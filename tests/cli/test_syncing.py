@@ -16,7 +16,7 @@ from mirror.errors import ExitCode, Locked, SettingsError, Unreachable
 from mirror.events import CollectionPlanned, EventSink, Noticed, Planned, RunStarted
 from mirror.model import Finding, FindingKind, Scope
 from mirror.report import Reporter, RunState
-from mirror.settings import Settings
+from mirror.settings import ReportSettings, Settings
 
 SCOPE = Scope(collections=("A",))
 
@@ -181,6 +181,29 @@ def test_a_dry_run_prints_the_plan(command, capsys):
         "plan: 1,206 series to fetch in 2 collections, ? objects, 3.0 GB; 4 series kept",
         "free space: 2.0 GB, which is not enough",
     ]
+
+
+def test_a_plan_tells_of_withdrawals_where_there_are_any(command, capsys):
+    async def engine(root, scope, settings, *, token, sink, stop, dry_run):
+        reporter = begun(sink, root)
+        sink(CollectionPlanned(collection="A", kept=4, missing=3, withdraw=2, objects=0, bytes=0))
+        sink(Planned(collections=1, series=0, kept=4, objects=0, bytes=0, free=10))
+        return reporter.finish("planned", ExitCode.COMPLETE)
+
+    assert command(engine, dry_run=True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[4:] == ["kept", "missing", "withdraw", "objects", "bytes"]
+    assert lines[2].split() == ["A", "0", "0", "0", "4", "3", "2", "0", "0", "B"]
+    assert lines[3] == "plan: 0 series to fetch in 1 collections, 0 objects, 0 B; 4 series kept, 2 to withdraw"
+
+
+def test_a_dry_run_is_told_to_nobody(tmp_path, capsys):
+    metrics = tmp_path / "m.prom"
+    watched = ReportSettings(notify_url="http://127.0.0.1:9/", metrics_file=str(metrics))
+    settings = Settings(to=str(tmp_path), report=watched)
+    engine = ends("planned", ExitCode.COMPLETE)
+    assert sync_command(engine, settings, SCOPE, dry_run=True, as_json=False, quiet=True) == 0
+    assert (capsys.readouterr().err, metrics.exists()) == ("", False)
 
 
 def test_a_run_needs_a_folder():

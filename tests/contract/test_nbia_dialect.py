@@ -317,6 +317,21 @@ async def test_the_state_of_series_is_told_for_held_ones(archive: FakeArchive) -
 
 
 @pytest.mark.asyncio
+async def test_qc_info_tells_a_hidden_series_from_one_that_is_gone(archive: FakeArchive) -> None:
+    archive.withdraw(ALPHA)
+    archive.remove(BETA)
+    url = archive.url() + "getSeriesQCInfo"
+    asked = [("seriesId", ALPHA), ("seriesId", BETA), ("seriesId", BIG), ("format", "json")]
+    rows = (await ask(url, "POST", asked)).rows
+    assert {row["SeriesInstanceUID"]: row["Visibility"] for row in rows} == {ALPHA: "Not Visible", BIG: "Visible"}
+    hidden = next(row for row in rows if row["SeriesInstanceUID"] == ALPHA)
+    assert (hidden["PatientID"], hidden["ImageCount"]) == ("S1-001", 3)
+    archive.give_back(ALPHA)
+    (shown,) = (await ask(url, "POST", asked[:1] + asked[-1:])).rows
+    assert shown == hidden | {"Visibility": "Visible"}
+
+
+@pytest.mark.asyncio
 async def test_descriptions_say_what_the_rows_say(archive: FakeArchive) -> None:
     url = archive.url() + "getCollectionDescriptions"
     assert (await ask(url, collectionName="Lung-Alpha")).rows == [

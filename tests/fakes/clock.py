@@ -1,8 +1,12 @@
-"""A clock that only moves when somebody sleeps by it."""
+"""Clocks that only move when somebody moves them: one by sleeping, an archive's by a test."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import anyio
+
+from fakes.archive import FakeArchive
 
 
 class Clock:
@@ -21,3 +25,20 @@ class Clock:
         wake = self.time + seconds
         await anyio.lowlevel.checkpoint()
         self.time = max(self.time, wake)
+
+
+class Nights:
+    """The clock of an archive: two in the morning, until time passes by."""
+
+    def __init__(self, archive: FakeArchive) -> None:
+        self.now = datetime(2024, 5, 1, 2, tzinfo=UTC)
+        archive.now = lambda: self.now
+
+    @property
+    def today(self) -> str:
+        """The ISO day."""
+        return self.now.date().isoformat()
+
+    def pass_by(self, **time: float) -> None:
+        """Move on by days, hours or minutes."""
+        self.now += timedelta(**time)

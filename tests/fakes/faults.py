@@ -93,6 +93,20 @@ class Faults:
     #: Requests being answered now, and the most there ever were.
     in_flight: int = 0
     most_in_flight: int = 0
+    #: Called at every request's arrival, before anything of it is answered.
+    watchers: list[Callable[[], None]] = field(default_factory=list)
+
+    def at_request(self, number: int, act: Callable[[], object]) -> None:
+        """Do this when the `number`th request from now on has arrived, before it is answered."""
+        seen = 0
+
+        def watch() -> None:
+            nonlocal seen
+            seen += 1
+            if seen == number:
+                act()
+
+        self.watchers.append(watch)
 
     def add(self, call: str, fault: Fault, *, times: int | None = None, **params: str) -> Rule:
         """Spoil the answers to `call` ("*": any) with these parameters, `times` times or for ever."""
@@ -101,8 +115,9 @@ class Faults:
         return rule
 
     def clear(self) -> None:
-        """Take all rules away."""
+        """Take all rules away, and what waits for a request."""
         self.rules.clear()
+        self.watchers.clear()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -113,6 +128,8 @@ class Faults:
         if request.method == "POST":
             params |= {name: str(value) for name, value in (await request.post()).items()}
         self.requests.append((call, params))
+        for watch in self.watchers:
+            watch()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -133,6 +150,30 @@ def _call_of(request: web.Request) -> str:
         return find_endpoint(name).name
     except SettingsError:
         return name
+
+
+# When a fault strikes
+
+
+def where(matches: Callable[[Asked], bool], fault: Fault) -> Fault:
+    """The fault for what matches, the truth for the rest."""
+
+    async def some(asked: Asked) -> web.StreamResponse:
+        return await (fault(asked) if matches(asked) else asked.handler(asked.request))
+
+    return some
+
+
+def after(number: int, fault: Fault) -> Fault:
+    """The truth so many times, then the fault."""
+    seen = 0
+
+    def late(asked: Asked) -> bool:
+        nonlocal seen
+        seen += 1
+        return seen > number
+
+    return where(late, fault)
 
 
 # The faults

@@ -82,7 +82,7 @@ async def asking(
     chosen = ArchiveSettings(**({"retry_wait": 0.001} | settings))  # type: ignore[arg-type] - checked where they are used
     async with ArchiveClient(find_server(origin + _PREFIXES[dialect]), chosen, token=token, sink=sink) as client:
         if clock is not None:
-            client.pace = Pace(chosen, sink, clock.now, clock.sleep)
+            client._line.pace = Pace(chosen, sink, clock.now, clock.sleep)
         yield client
 
 

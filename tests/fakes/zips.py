@@ -60,6 +60,13 @@ def corrupt_member(name: str) -> Fault:
     return bytes_of(corrupted)
 
 
+def with_other_pixels(members: Members) -> Members:
+    """A second member for an instance, with the same header and other pixels; the list of MD5s is gone."""
+    images = [(name, body) for name, body in members if is_image(name)]
+    body = images[0][1]
+    return [*images, ("00000099.dcm", body[:-1] + bytes([body[-1] ^ 0xFF]))]
+
+
 def is_image(name: str) -> bool:
     """True for a member that is an image."""
     return name.endswith(".dcm")

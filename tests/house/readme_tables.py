@@ -9,13 +9,14 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import typer.main
 
 from mirror.archive.endpoints import ENDPOINTS, Answer, Endpoint
-from mirror.cli.main import app
+from mirror.cli.main import add_commands
 from mirror.errors import ExitCode
 from mirror.settings import Settings, variable_of
 
@@ -29,9 +30,10 @@ _ANSWERS = {
 }
 
 
+@cache
 def command_line() -> dict[str, Any]:
     """The commands by their names, as typer has them; whether click is inside or beside it is typer's affair."""
-    return dict(cast("Any", typer.main.get_command(app)).commands)
+    return dict(cast("Any", typer.main.get_command(add_commands())).commands)
 
 
 def exit_codes() -> list[str]:
@@ -91,6 +93,8 @@ def settings() -> list[str]:
     rows = []
     for outer in fields(Settings):
         value = getattr(Settings(), outer.name)
+        if outer.name == "jobs":
+            continue  # their names are the user's, their keys those of scope
         inner = [(outer.name, value)]
         if is_dataclass(value):
             inner = [(f"{outer.name}.{f.name}", getattr(value, f.name)) for f in fields(value)]

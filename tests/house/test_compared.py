@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,14 @@ CASES: list[tuple[str, tuple[Transport, ...], DialectName, Spoil, tuple[int, int
 ]
 
 
+@pytest.fixture(scope="module")
+def six_series(tmp_path_factory) -> Path:
+    """The root of an archive with 6 series of 20 objects, copied for each test."""
+    root = tmp_path_factory.mktemp("six") / "upstream"
+    FakeArchive(root).stock("C", make_collection(patients=3, series=2, instances=20))
+    return root
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("transport", "dialect", "spoil", "first", "rerun"),
@@ -58,9 +67,8 @@ CASES: list[tuple[str, tuple[Transport, ...], DialectName, Spoil, tuple[int, int
         for transport in transports
     ],
 )
-async def test_as_readme_says(tmp_path, transport, dialect, spoil, first, rerun):
-    async with FakeArchive(tmp_path / "upstream") as archive:
-        archive.stock("C", make_collection(patients=3, series=2, instances=20))
+async def test_as_readme_says(six_series, tmp_path, transport, dialect, spoil, first, rerun):
+    async with FakeArchive(shutil.copytree(six_series, tmp_path / "upstream")) as archive:
         truth = archive.files()
         series = sorted({uid for uid, _ in truth.values()})
         sop = min(sop for sop, (uid, _) in truth.items() if uid == series[0])

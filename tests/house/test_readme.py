@@ -18,15 +18,18 @@ import pytest
 import readme_tables
 from fakes.archive import FakeArchive
 from fakes.dicom import make_collection
+from fakes.process import unmeasured
+from usages import check_usage, usages
 
 PROJECT = Path(__file__).parents[2]
 README = (PROJECT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("TCIA_MIRROR_")}
+CLEAN = {name: value for name, value in unmeasured().items() if not name.startswith("TCIA_MIRROR_")}
 
 #: Commands that need the internet, an engine or another installation. They are held against what they name instead.
 ELSEWHERE = re.compile(
-    r"make |docker |python3 -m venv |\.venv/bin/(pip|ruff|mypy|pytest) ?|.*--server (nbia|nlst|tcia|http)"
+    r"make |docker |kubectl |\S+ sbatch |python3 -m venv |"
+    r"\.venv/bin/(pip|ruff|mypy|pytest) ?|.*--server (nbia|nlst|tcia|http)"
 )
 
 
@@ -129,7 +132,7 @@ def _run(command: str, folder: Path, upstream: Upstream) -> str:
         env=upstream.environ(folder),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
@@ -137,17 +140,20 @@ def _run(command: str, folder: Path, upstream: Upstream) -> str:
 
 @pytest.fixture
 def folder(upstream, tmp_path) -> Path:
-    """Where a reader might stand: in the clone, with the mirror that README speaks of."""
+    """Where a reader might stand: in the clone, with the mirror and the downloads that README speaks of."""
     (tmp_path / "config").symlink_to(PROJECT / "config")
     shutil.copytree(upstream.mirror, tmp_path / "tcia")
+    shutil.copytree(upstream.mirror / "4D-Lung", tmp_path / "downloads")
     return tmp_path
 
 
 #: Files in the mirrors that a section's commands end with: all of 4D-Lung and the CT of CPTAC-LUAD; the same from its
-#: list; and what a file with settings asks for.
+#: list; and what files with settings ask for, in "Use 2" and "Jobs" the CT of both collections.
 FILES_AFTER = {
     "Use 1: mirror a collection": {"tcia": 8, "copy": 8, "configured": 4},
-    "Use 2: every night": {"configured": 10},
+    "Use 2: every night": {"configured": 5},
+    "Jobs": {"configured": 5, "tcia": 5},
+    "Take over what you have": {"tcia": 6},
 }
 
 
@@ -155,7 +161,7 @@ FILES_AFTER = {
 @pytest.mark.parametrize("section", SECTIONS)
 def test_commands_of_a_section(upstream, folder, section):
     commands = [c.removeprefix(".venv/bin/") for s, c in COMMANDS if s == section and not ELSEWHERE.match(c)]
-    if any(re.match(r"tcia-mirror sync .*--to tcia( |$)", command) for command in commands):
+    if any(re.match(r"tcia-mirror sync (?!--to ).*--to tcia( |$)", command) for command in commands):
         shutil.rmtree(folder / "tcia")  # the section makes it itself
     for command in commands:
         if served := re.match(r"tcia-mirror serve --from (\S+)", command):
@@ -195,47 +201,17 @@ def test_python_examples(upstream, folder, number):
 # Commands that do not run here
 
 
-def _check_usage(words: list[str]) -> None:
-    """The words after `tcia-mirror` are a command of ours with options that it has."""
-    name, *arguments = words
-    assert name in readme_tables.command_line()
-    readme_tables.command_line()[name].make_context(name, list(arguments))
-
-
-def _usages(text: str) -> list[list[str]]:
-    """The words after each `tcia-mirror` in a text's commands; options after the image's name for docker."""
-    usages = []
-    for line in re.sub(r"\\\n(#\s*)?", " ", text).splitlines():
-        if match := re.search(rf"(?:^|[ /=])tcia-mirror ((?:{'|'.join(readme_tables.command_line())})\b.*)", line):
-            usage = re.split(r"\s{2,}|`|[|>)]", match[1])[0]
-            usages.append(shlex.split(usage))
-    return usages
-
-
 def test_commands_for_elsewhere_have_our_options():
-    usages = [usage for _, command in COMMANDS if ELSEWHERE.match(command) for usage in _usages(command)]
-    assert {usage[0] for usage in usages} == {"query", "sync"}
-    for usage in usages:
-        _check_usage(usage)
+    told = [usage for _, command in COMMANDS if ELSEWHERE.match(command) for usage in usages(command)]
+    assert {usage[0] for usage in told} == {"query", "serve", "sync"}
+    for usage in told:
+        check_usage(usage)
 
 
 def test_an_option_that_is_not_ours_is_seen():
-    [usage] = _usages("docker run --rm tcia-mirror sync 4D-Lung --no-such-option")
+    [usage] = usages("docker run --rm tcia-mirror sync 4D-Lung --no-such-option")
     with pytest.raises(Exception, match="--no-such-option"):
-        _check_usage(usage)
-
-
-@pytest.mark.parametrize("path", sorted((PROJECT / "config").iterdir()), ids=lambda path: path.name)
-def test_examples_of_config_have_our_options(path):
-    text = path.read_text("utf-8")
-    usages = _usages(text)
-    if container_args := re.search(r"args: \[(.*)\]", text):
-        usages.append([word.strip() for word in container_args[1].split(",")])
-    assert usages or path.name in ("default.toml", "tcia-mirror.timer")
-    for usage in usages:
-        _check_usage(usage)
-    names = {Path(word).name for usage in usages for word in usage if word.endswith(".toml")}
-    assert names <= {p.name for p in (PROJECT / "config").iterdir()} | {"tcia-mirror.toml", "mirror.toml"}
+        check_usage(usage)
 
 
 def test_files_that_are_named_are_there():
@@ -254,4 +230,4 @@ def test_make_s_targets_and_plain_pip_s_commands_agree():
         block = next(b for b in BLOCKS if b.language == "sh" and f".venv/bin/{said}" in b.text)
         plain = [command for command in block.commands() if "/pip " not in command and " -m venv " not in command]
         assert plain == [line.strip() for line in recipe[1].splitlines()]
-    assert (PROJECT / ".ci" / "run").read_text("utf-8").rstrip().endswith("\nmake test")
+    assert (PROJECT / ".ci" / "run").read_text("utf-8").rstrip().endswith("\nmake test\nmake container")

@@ -7,12 +7,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 import mirror
+from mirror.cli import healthcheck
 
 PROJECT = Path(__file__).parents[2]
 #: What is made on a working machine, for a clone without git.
@@ -143,10 +145,10 @@ def test_the_image_is_made_of_what_is_here():
         if instruction == "COPY" and not rest.startswith("--from=")
         for source in rest.split()[:-1]
     ]
-    assert sources == ["pyproject.toml", "README.md", "LICENSE", "mirror"]
+    assert sources == ["pyproject.toml", "README.md", "LICENSE", "mirror", "mirror/cli/healthcheck.py"]
     for source in sources:
         assert (PROJECT / source).exists()
-        assert f"!{source}" in ignored
+        assert f"!{source.partition('/')[0]}" in ignored
 
 
 def test_the_image_runs_our_command_as_nobody_special():
@@ -157,14 +159,38 @@ def test_the_image_runs_our_command_as_nobody_special():
     assert "tcia-mirror" in scripts
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"])
     assert last["VOLUME"] == "/data"
-    bases = [rest.split()[0] for instruction, rest in instructions if instruction == "FROM"]
-    assert bases == ["python:3.12-slim"] * 2
+    bases = [rest for instruction, rest in instructions if instruction == "FROM"]
+    assert bases == ["python:3.12-slim AS base", "base AS build", "base"]
     order = [instruction for instruction, _ in instructions]
     assert order.index("USER") > max(n for n, instruction in enumerate(order) if instruction == "RUN")
 
 
+def test_the_image_says_which_version_it_is_and_how_it_does():
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    instructions = _dockerfile()
+    assert ("ARG", f"VERSION={version}") in instructions
+    assert ("EXPOSE", str(healthcheck.PORT)) in instructions
+    assert ("STOPSIGNAL", "SIGTERM") in instructions
+    [check] = [rest for instruction, rest in instructions if instruction == "HEALTHCHECK"]
+    timeout = re.search(r"--timeout=(\d+)s", check)
+    assert timeout is not None
+    assert int(timeout[1]) > healthcheck.PATIENCE
+
+
+def test_the_health_check_stands_alone():
+    """It is copied out of the package: it must run without it, and without anything that is installed."""
+    script = PROJECT / "mirror" / "cli" / "healthcheck.py"
+    program = "import runpy, sys; print(runpy.run_path(sys.argv[1])['PORT'])"
+    command = [sys.executable, "-I", "-S", "-c", program, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
+    assert (done.stdout, done.stderr) == (f"{healthcheck.PORT}\n", "")
+
+
 def test_scripts_can_be_run():
-    assert os.access(PROJECT / ".ci" / "run", os.X_OK)
-    for script in (".ci/run", "config/slurm.sbatch"):
-        done = subprocess.run(["bash", "-n", str(PROJECT / script)], capture_output=True, text=True)
+    scripts = sorted((PROJECT / ".ci").iterdir())
+    assert PROJECT / ".ci" / "run" in scripts
+    for script in scripts:
+        assert os.access(script, os.X_OK)
+    for script in (*scripts, PROJECT / "config" / "slurm.sbatch"):
+        done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")

@@ -32,14 +32,22 @@ async def test_an_archive_that_is_not_there(tmp_path):
     assert not (tmp_path / "dry").exists()
 
 
-@pytest.mark.parametrize("transport", ["instance", "zip"])
 @pytest.mark.parametrize(
-    ("call", "number"),
-    [("getSeries", 1), ("getSeriesSize", 3), ("getSOPInstanceUIDs", 4), ("getMD5Hierarchy", 2), ("bodies", 5)],
+    ("transport", "call", "number"),
+    [
+        ("instance", "getSeries", 1),
+        ("instance", "getSeriesSize", 3),
+        ("zip", "getSeriesSize", 3),
+        ("instance", "getSOPInstanceUIDs", 4),
+        ("zip", "getSOPInstanceUIDs", 4),
+        ("instance", "getMD5Hierarchy", 2),
+        ("zip", "getMD5Hierarchy", 2),
+        ("instance", "getSingleImage", 5),
+        ("zip", "getImage", 5),
+    ],
 )
 @pytest.mark.asyncio
 async def test_an_archive_that_goes_away_ends_the_run_and_the_next_goes_on(archive, mirror, transport, call, number):
-    call = {"instance": "getSingleImage", "zip": "getImage"}[transport] if call == "bodies" else call
     seen = 0
 
     async def last(request: Asked) -> web.StreamResponse:

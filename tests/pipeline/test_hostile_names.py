@@ -61,13 +61,16 @@ def assert_safe(mirror: Mirror, outside: dict[str, bytes]) -> None:
 @pytest.mark.parametrize("layout", [LAYOUTS[0], *LAYOUTS[2:]])
 @pytest.mark.asyncio
 async def test_patients(archive, tmp_path, layout):
-    for number, patient in enumerate(PATIENTS):
-        described = {"PatientID": patient, "StudyDescription": patient, "SeriesDescription": patient[::-1]}
-        archive.stock(
-            "Hostile",
-            make_series(series_uid=uid(4, number, 1), study_uid=uid(4, number), instances=1, side=4),
-            extra=lambda _, described=described: described,
-        )
+    described = {
+        uid(4, number, 1): {"PatientID": patient, "StudyDescription": patient, "SeriesDescription": patient[::-1]}
+        for number, patient in enumerate(PATIENTS)
+    }
+    files = [
+        file
+        for number in range(len(PATIENTS))
+        for file in make_series(series_uid=uid(4, number, 1), study_uid=uid(4, number), instances=1, side=4)
+    ]
+    archive.stock("Hostile", files, extra=lambda row: described[row["SeriesInstanceUID"]])
     mirror = Mirror(tmp_path / "home" / "mirror")
     (tmp_path / "home").mkdir()
     scope = Scope(collections=("Hostile",))

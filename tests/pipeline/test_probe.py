@@ -60,7 +60,6 @@ async def test_an_archive_that_is_down_can_not_nothing(archive):
     [
         ("instance", []),
         ("zip", [("zip", "the settings say so")]),
-        ("auto", [("instance", "the server gives single instances")]),
     ],
 )
 @pytest.mark.asyncio

@@ -14,7 +14,7 @@ from fakes.process import Striker, command, run
 
 from mirror.errors import ExitCode, Locked
 from mirror.model import Digest, SeriesState
-from mirror.tree.local import LocalPart
+from mirror.tree.part import LocalPart
 
 
 @pytest.fixture

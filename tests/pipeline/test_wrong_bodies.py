@@ -83,7 +83,8 @@ async def test_a_moments_fault_of_each_kind_is_mended_within_the_run(archive, mi
     for name, victim in victims().items():
         if name not in FINAL and (dialect, name) != ("tcia", "flipped pixel"):
             archive.faults.add("getSingleImage", FAULTS[name], times=1, SOPInstanceUID=victim)
-    report = await mirror.sync(archive, dialect, layout="classic", progress_timeout=0.5, attempts=5)
+    # No true answer takes as long as this on a busy machine: it would be asked for twice.
+    report = await mirror.sync(archive, dialect, layout="classic", progress_timeout=2.0, attempts=5)
     assert [rule.used for rule in archive.faults.rules] == [1] * len(archive.faults.rules)
     assert (report.exit_code, report.series.complete, report.instances.failed) == (ExitCode.COMPLETE, 7, 0)
     assert len(asked(archive, "getSingleImage")) == 32 + len(archive.faults.rules)
@@ -129,7 +130,8 @@ async def test_a_lasting_fault_costs_its_object_only_and_heals_with_the_archive(
     assert mirror.series()[SERIES].state == (SeriesState.QUARANTINED if bad_bytes else SeriesState.INCOMPLETE)
     assert FOR_EVER[name] in mirror.series()[SERIES].findings
     reasons = [body.decode() for path, body in mirror.quarantine().items() if path.endswith(".txt")]
-    assert len(reasons) == bad_bytes
+    # A flipped pixel shows by the digest only, in each of two rounds: both bodies that came are kept.
+    assert len(reasons) == (2 if name == "flipped pixel" else bad_bytes)
     assert all(FOR_EVER[name] in text for text in reasons)
 
     archive.faults.clear()

@@ -10,7 +10,7 @@ import pytest
 from fakes.dicom import make_series, uid
 from fakes.faults import Fault, cut, edit_rows, empty, flip_in_zip, html, no_such_call, short, short_zip, status, swap
 from fakes.mirroring import Mirror, asked, assert_nothing_wrong, findings, kinds, truth
-from fakes.zips import Members, bytes_of, claim_size, corrupt_member, is_image, make_zip, members_of
+from fakes.zips import Members, bytes_of, claim_size, corrupt_member, is_image, make_zip, members_of, with_other_pixels
 
 from mirror.errors import ExitCode
 from mirror.model import FindingKind, Scope, SeriesState
@@ -31,13 +31,6 @@ def add_md5_of_nothing(members: Members) -> Members:
     listed = dict(members)["md5hashes.csv"].decode().splitlines()
     wrong = [f"{name},{'0' * 32}" if line.startswith(f"{name},") else line for line in listed]
     return [(n, "\n".join(wrong).encode() if n == "md5hashes.csv" else b) for n, b in members]
-
-
-def other_pixels(members: Members) -> Members:
-    """A second member for an instance, with the same header and other pixels; the list of MD5s is gone."""
-    images = [(n, b) for n, b in members if is_image(n)]
-    body = images[0][1]
-    return [*images, ("00000099.dcm", body[:-1] + bytes([body[-1] ^ 0xFF]))]
 
 
 #: Fault, how many of the 12 images are held after it, and a kind of finding that must be told.
@@ -122,7 +115,7 @@ async def test_a_zip_that_is_wrong_for_a_moment_is_fetched_again(archive, mirror
 @pytest.mark.asyncio
 async def test_of_two_bodies_for_one_instance_neither_is_kept(archive, mirror, dialect):
     """Nothing tells which of the two is the archive's."""
-    archive.faults.add("getImage", members_of(other_pixels), SeriesInstanceUID=SERIES)
+    archive.faults.add("getImage", members_of(with_other_pixels), SeriesInstanceUID=SERIES)
     report = await mirror.sync(archive, dialect, scope=BRAIN, transport="zip")
     assert (report.exit_code, report.series.complete) == (ExitCode.INCOMPLETE, 2)
     assert FindingKind.DUPLICATE_INSTANCE in kinds(report)
@@ -137,7 +130,7 @@ async def test_of_two_bodies_for_one_instance_neither_is_kept(archive, mirror, d
 @pytest.mark.parametrize("dialect", ["nbia", "tcia"])
 @pytest.mark.asyncio
 async def test_two_bodies_for_one_instance_for_a_moment(archive, mirror, dialect):
-    archive.faults.add("getImage", members_of(other_pixels), times=1, SeriesInstanceUID=SERIES)
+    archive.faults.add("getImage", members_of(with_other_pixels), times=1, SeriesInstanceUID=SERIES)
     report = await mirror.sync(archive, dialect, scope=BRAIN, transport="zip")
     assert (report.exit_code, report.series.complete) == (0, 3)
     assert_nothing_wrong(mirror, archive)

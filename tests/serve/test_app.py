@@ -131,13 +131,14 @@ async def test_ranges_and_conditions_are_not_for_this_server(archive: FakeArchiv
 
 
 @pytest.mark.asyncio
-async def test_a_long_answer_is_streamed(archive: FakeArchive) -> None:
+async def test_a_long_answer_is_streamed(archive: FakeArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.serve.app._BATCH", 20)
     series = uid(9, 1, 1, 1)
-    archive.stock("Long", make_series(series_uid=series, instances=2100, side=1))
+    archive.stock("Long", make_series(series_uid=series, instances=50, side=1))
     url = archive.url() + "getSOPInstanceUIDs"
     as_json = await ask(url, SeriesInstanceUID=series)
     as_csv = await ask(url, SeriesInstanceUID=series, format="csv")
-    uids = [instance_uid(series, number) for number in range(1, 2101)]
+    uids = [instance_uid(series, number) for number in range(1, 51)]
     assert [row["SOPInstanceUID"] for row in as_json.rows] == uids
     assert as_csv.text.splitlines() == ["SOPInstanceUID", *uids]
     for answer in (as_json, as_csv):
@@ -209,6 +210,25 @@ async def test_serve_ends_when_cancelled(archive: FakeArchive) -> None:
     with anyio.CancelScope() as scope:
         await serve(archive.root, "127.0.0.1", 0, ready=lambda url: scope.cancel())
     assert scope.cancelled_caught
+
+
+@pytest.mark.asyncio
+async def test_health_is_that_the_mirror_can_be_read(archive: FakeArchive) -> None:
+    ledger = archive.root / ".mirror" / "ledger.sqlite"
+
+    async def health() -> tuple[int, str]:
+        answer = await ask(archive.origin + "/healthz")
+        return answer.status, answer.text
+
+    assert await health() == (200, "ok\n")
+    ledger.rename(archive.root / "gone")
+    assert await health() == (503, "SettingsError\n")
+    (archive.root / "gone").rename(ledger)
+    assert await health() == (200, "ok\n")
+    ledger.rename(archive.root / "sound")
+    ledger.write_bytes(b"no database" * 100)
+    assert await health() == (503, "Damaged\n")
+    assert (await ask(archive.origin + "/healthz", "POST")).status == 405
 
 
 def test_there_must_be_a_mirror(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import random
+import tracemalloc
 import warnings
 from collections.abc import AsyncIterator
 from typing import Any
@@ -171,6 +173,78 @@ async def test_rows_that_nobody_reads_are_let_go_of(monkeypatch: pytest.MonkeyPa
         del rows
         gc.collect()
     assert caught == []
+
+
+#: Texts that look like the place between two rows, or like the end of a string.
+_TRICKY = ["},{", '"},{"', "}, {", "\\", '\\"', "[{}]", "}" * 30, "\u00c5\U0001f600", "", "x" * 300]
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+@pytest.mark.parametrize("indent", [None, 1], ids=["compact", "indented"])
+@pytest.mark.asyncio
+async def test_a_large_body_is_cut_between_rows_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch, block: int, indent: int | None
+):
+    monkeypatch.setattr(answers, "_IN_MEMORY", 0)
+    monkeypatch.setattr(answers, "_BLOCK", block)
+    dice = random.Random(block)
+    rows = [
+        {
+            f"{dice.choice(_TRICKY)}{n}": dice.choice([*_TRICKY, n, None, [], {"a": {"},": "{"}}, [{"b": 1}, {}]])
+            for n in range(dice.randrange(4))
+        }
+        for _ in range(200)
+    ]
+    for length in (0, 1, 2, 200):
+        assert await read(json.dumps(rows[:length], indent=indent).encode()) == rows[:length]
+
+
+@pytest.mark.parametrize("block", [1, 8, 64])
+@pytest.mark.parametrize(
+    "end", [b",]", b" , ]", b",,{}]", b"{}]", b",null]", b',{"a":"\xff"}]', b"}]", b"]]", b',{"a"}]'], ids=repr
+)
+@pytest.mark.asyncio
+async def test_what_is_wrong_behind_many_rows_is_a_bad_answer(monkeypatch: pytest.MonkeyPatch, block: int, end: bytes):
+    monkeypatch.setattr(answers, "_IN_MEMORY", 0)
+    monkeypatch.setattr(answers, "_BLOCK", block)
+    with pytest.raises(BadAnswer):
+        await read(b"[" + b",".join([b'{"a": 1}'] * 40) + end)
+
+
+@pytest.mark.asyncio
+async def test_an_answer_without_rows_is_given_up_before_all_of_it_is_in_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(answers, "_IN_MEMORY", 0)
+    monkeypatch.setattr(answers, "_BLOCK", 100)
+    monkeypatch.setattr(answers, "_LONGEST", 1000)
+    read_so_far = []
+    whole = answers._whole_rows
+    monkeypatch.setattr(answers, "_whole_rows", lambda text: read_so_far.append(len(text)) or whole(text))
+    with pytest.raises(BadAnswer):
+        await read(b"[" + b"1," * 50_000 + b"1]")
+    assert max(read_so_far) < 3000
+
+
+@pytest.mark.asyncio
+async def test_memory_does_not_grow_with_the_number_of_rows():
+    row = json.dumps({f"Field{n}": "x" * 20 for n in range(30)}).encode()
+
+    async def body(count: int) -> AsyncIterator[bytes]:
+        yield b"[" + row
+        for _ in range(count // 100):
+            yield (b"," + row) * 100
+        yield b"]"
+
+    async def most(count: int) -> int:
+        """The most memory that Python objects took while so many rows were read."""
+        tracemalloc.start()
+        try:
+            rows = Rows(await spool_rows(body(count), "nbia", ASKED), lambda row: row, ASKED)
+            assert sum([len(batch) async for batch in rows.batches()]) == count + 1
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert await most(60_000) < await most(6_000) + 1024 * 1024
 
 
 @pytest.mark.asyncio

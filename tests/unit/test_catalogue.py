@@ -140,6 +140,71 @@ def test_status(ledger: Ledger, catalogue: Catalogue):
     ]  # fmt: skip
 
 
+def test_status_of_what_the_archive_has_no_more(ledger: Ledger, catalogue: Catalogue):
+    for number in range(6):
+        hold(ledger, a_series(str(number)), [])
+    with ledger.transaction() as db:
+        db.execute("UPDATE series SET presence = 'missing' WHERE series_instance_uid = '1'")
+        db.execute("UPDATE series SET presence = 'withdrawn' WHERE series_instance_uid IN ('2', '3')")
+    (status,) = catalogue.status()
+    assert (status.series, status.complete, status.missing, status.withdrawn) == (6, 6, 1, 2)
+    assert not status.is_withdrawn
+    with ledger.transaction() as db:
+        db.execute("UPDATE series SET presence = 'withdrawn'")
+    assert catalogue.status()[0].is_withdrawn
+
+
+def last_completes(catalogue: Catalogue) -> dict[str, int | None]:
+    return {status.collection: status.last_complete for status in catalogue.status()}
+
+
+def crawl(ledger: Ledger, collection: str, run: str) -> int:
+    number = ledger.begin_crawl(collection, collection, 90, run)
+    ledger.finish_crawl(number)
+    return number
+
+
+def test_the_last_complete_sync_left_nothing_to_do(
+    ledger: Ledger, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(time, "time", lambda: 100.0)
+    hold(ledger, a_series("1"), ["1.1"])
+    hold(ledger, a_series("2", collection="a"), ["2.1"], state=SeriesState.INCOMPLETE)
+    plan(ledger, a_series("3", collection="B"))
+    hold(ledger, a_series("4", collection="C"), [], state=SeriesState.QUARANTINED)
+    for name in ("A", "a", "B", "C"):
+        crawl(ledger, name, "r1")
+    ledger.begin_crawl("A", "A", 95, "cut")
+    assert last_completes(catalogue) == {"A": None, "a": None, "B": None, "C": None}
+    ledger.finish_run("cut")
+    ledger.finish_run("r1")
+    assert last_completes(catalogue) == {"A": 100, "a": None, "B": None, "C": None}
+
+    monkeypatch.setattr(time, "time", lambda: 200.0)
+    with ledger.transaction() as db:
+        db.execute("UPDATE series SET presence = 'missing' WHERE series_instance_uid = '4'")
+        db.execute("UPDATE series SET state = 'incomplete' WHERE series_instance_uid = '1'")
+    for name in ("A", "C"):
+        crawl(ledger, name, "r2")
+    ledger.finish_run("r2")
+    assert last_completes(catalogue) == {"A": 100, "a": None, "B": None, "C": 200}
+
+
+def test_series_that_are_mirrored_from_a_list_are_complete_by_its_runs(
+    ledger: Ledger, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(time, "time", lambda: 100.0)
+    for uid, name in (("1", "A"), ("2", "B"), ("3", "C")):
+        hold(ledger, a_series(uid, collection=name), [])
+    listed = crawl(ledger, "", "r1")
+    with ledger.transaction() as db:
+        db.execute("UPDATE series SET crawl = ?", (listed,))
+        db.execute("UPDATE series SET crawl = ?, state = 'incomplete' WHERE collection = 'C'", (listed + 1,))
+    crawl(ledger, "B", "cut")
+    ledger.finish_run("r1")
+    assert last_completes(catalogue) == {"A": 100, "B": None, "C": None}, "a run that crawled all of B was cut off"
+
+
 def last_syncs(catalogue: Catalogue) -> dict[str, int | None]:
     return {status.collection: status.last_sync for status in catalogue.status()}
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import random
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -140,6 +141,25 @@ def test_items_of_unknown_vr_are_implicit_little_endian(syntax: UID):
     assert check(body).verdict.findings == ()
     for cut in (1, 8, 9, 16, 20, 24):
         assert kinds(check(body[:-cut])) == [FindingKind.TRUNCATED]
+
+
+# In memory
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("syntax", [*SYNTAXES, DeflatedExplicitVRLittleEndian], ids=lambda s: s.name)
+def test_a_body_in_memory_is_checked_as_a_file_is(syntax: UID, kind: type):
+    body = a_file(syntax)
+    for given in (body, body[:-3], body[:200], b"", b"<html>", body.replace(SOP.encode(), b"1.2.3.4.6")):
+        for promised in (None, len(body)):
+            assert check_instance(kind(given), len(given), ROW, SOP, promised) == check(given, promised=promised)
+
+
+def test_a_body_in_memory_of_another_size_than_was_said():
+    body = a_file()
+    for size in (len(body) - 3, len(body) + 3):
+        assert check_instance(body, size, ROW, SOP) == check_instance(io.BytesIO(body), size, ROW, SOP)
+    assert kinds(check_instance(body, len(body) - 3, ROW, SOP)) == [FindingKind.TRUNCATED]
 
 
 # Cut
@@ -291,14 +311,20 @@ def test_sequences_nested_without_end_are_a_finding_or_none_but_no_crash(depth: 
     assert not check(body[:-1]).verdict.ok
 
 
-def test_a_disk_that_cannot_be_read_is_not_the_fault_of_the_bytes():
+@pytest.mark.parametrize("broken", [0, 200, 20_000])
+@pytest.mark.parametrize("syntax", [*SYNTAXES, DeflatedExplicitVRLittleEndian], ids=lambda s: s.name)
+def test_a_disk_that_cannot_be_read_is_not_the_fault_of_the_bytes(broken: int, syntax: UID):
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
-            if self.tell() > 200:
+            end = len(self.getbuffer()) if size is None or size < 0 else min(self.tell() + size, len(self.getbuffer()))
+            if end > broken:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return super().read(size)
 
-    body = a_file()
+    def lengthen(dataset: Dataset) -> None:
+        dataset.private_block(0x19, "ACME", create=True).add_new(1, "OB", random.Random(1).randbytes(30_000))
+
+    body = a_file(syntax, change=lengthen)
     with pytest.raises(OSError, match="Input/output error"):
         check_instance(Broken(body), len(body), ROW, SOP)
 

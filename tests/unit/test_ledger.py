@@ -23,9 +23,10 @@ from fakes.records import (
     plan,
     the_todo,
 )
+from msgspec.structs import replace
 
 from mirror.errors import Damaged, LedgerError, StoreDenied, StoreFull, TooNew
-from mirror.ledger import Catalogue, Ledger, PlanSize, SeriesTotals
+from mirror.ledger import Came, Catalogue, Held, Ledger, PlanSize, SeriesTotals
 from mirror.ledger.schema import MIGRATIONS
 from mirror.model import Action, Finding, FindingKind, SeriesState, Why
 
@@ -293,6 +294,33 @@ def test_the_todo_comes_in_pages(ledger: Ledger):
     assert len(ledger.todo("r1", 0, 9)) == 4
 
 
+def test_what_was_taken_up_often_comes_by_turns(ledger: Ledger):
+    plan(ledger, *(a_series(f"1.{n}") for n in range(4)))
+    for series, times in ((1, 5), (2, 4), (3, 3)):
+        for _ in range(times):
+            ledger.open_series(series)
+    assert [t.id for t in ledger.todo("r1", 0, 9, taken_up=4)] == [3, 4]
+    assert ledger.taken_up_often("r1", 4) == [2, 1]
+    assert ledger.taken_up_often("r2", 4) == []
+
+
+def test_in_vain_is_what_was_taken_up_often_and_judged(ledger: Ledger):
+    plan(ledger, a_series("1"), a_series("2"))
+    for series in (1, 2):
+        for _ in range(4):
+            ledger.open_series(series)
+    ledger.judge(1, SeriesState.INCOMPLETE, ())
+    ledger.judge(2, SeriesState.INCOMPLETE, ())
+    plan(ledger, a_series("1"), a_series("2"), run="r2")
+    assert ledger.is_left_in_vain("r2", 4)
+    assert not ledger.is_left_in_vain("r2", 5)
+    plan(ledger, a_series("3"), run="r2")
+    assert not ledger.is_left_in_vain("r2", 4)
+    for _ in range(4):
+        ledger.open_series(3)
+    assert not ledger.is_left_in_vain("r2", 4), "it may only be large"
+
+
 def test_the_size_of_a_plan(ledger: Ledger):
     hold(ledger, a_series("1", ImageCount=2, FileSize=6), ["1.1", "1.2"])
     plan(ledger, a_series("1", ImageCount=5, FileSize=100), run="r2", action=Action(fetch=True, why=Why.CHANGED))
@@ -398,8 +426,8 @@ def test_every_listing_has_a_number_of_its_own(ledger: Ledger):
 
 def test_what_is_wanted_comes_in_order_and_in_pages(ledger: Ledger):
     id_, listing = opened(ledger, ["1.3", "1.1", "1.2", "1.4"])
-    assert ledger.wanted(id_, listing, "", 2, 0) == ["1.1", "1.2"]
-    assert ledger.wanted(id_, listing, "1.2", 2, 0) == ["1.3", "1.4"]
+    assert ledger.wanted(id_, listing, "", 2, 0) == [("1.1", False), ("1.2", False)]
+    assert ledger.wanted(id_, listing, "1.2", 2, 0) == [("1.3", False), ("1.4", False)]
     assert ledger.wanted(id_, listing, "1.4", 2, 0) == []
     assert ledger.wanted(id_, listing + 1, "", 9, 0) == []
 
@@ -407,11 +435,11 @@ def test_what_is_wanted_comes_in_order_and_in_pages(ledger: Ledger):
 def test_what_is_held_or_not_yet_due_is_not_wanted(ledger: Ledger):
     id_, listing = opened(ledger, ["1.1", "1.2", "1.3"])
     ledger.record(id_, [an_instance("1.1")], [a_loss("1.2", next_try=1000)])
-    assert ledger.wanted(id_, listing, "", 9, 999) == ["1.3"]
-    assert ledger.wanted(id_, listing, "", 9, 1000) == ["1.2", "1.3"]
+    assert ledger.wanted(id_, listing, "", 9, 999) == [("1.3", False)]
+    assert ledger.wanted(id_, listing, "", 9, 1000) == [("1.2", False), ("1.3", False)]
     again = ledger.open_series(id_)
     ledger.list_instances(id_, again, ["1.1", "1.3", "1.4"])
-    assert ledger.wanted(id_, again, "", 9, 9999) == ["1.3", "1.4"]
+    assert ledger.wanted(id_, again, "", 9, 9999) == [("1.3", False), ("1.4", False)]
 
 
 def test_failures_are_counted_over_all_runs_until_it_comes(ledger: Ledger):
@@ -448,12 +476,12 @@ def test_recording_what_is_held_can_be_repeated(ledger: Ledger):
     id_, listing = opened(ledger, ["1.1"])
     for _ in range(2):
         ledger.record(id_, [an_instance("1.1"), an_instance("1.9")])
-    assert ledger.totals(id_, listing) == SeriesTotals(listed=1, held=1, held_bytes=6, unlisted=1)
+    assert ledger.totals(id_, listing) == SeriesTotals(listed=1, held=1, held_bytes=6, unlisted=1, unlisted_bytes=3)
     assert ledger.held_names(id_) == [("1.1", "1.1.dcm", 3), ("1.9", "1.9.dcm", 3)]
     instance = an_instance("1.1", body=b"other")
     ledger.record(id_, [instance])
-    assert ledger.held_digest(id_, "1.1") == instance.digest
-    assert ledger.held_digest(id_, "1.2") is None
+    assert ledger.held(id_, "1.1") == Held("1.1.dcm", instance.digest, doubted=False, was_right=False)
+    assert ledger.held(id_, "1.2") is None
 
 
 def test_totals_against_a_listing(ledger: Ledger):
@@ -462,7 +490,7 @@ def test_totals_against_a_listing(ledger: Ledger):
     assert ledger.totals(id_, first) == SeriesTotals(listed=3, held=2, held_bytes=6, unlisted=0)
     second = ledger.open_series(id_)
     ledger.list_instances(id_, second, ["1.2", "1.4"])
-    assert ledger.totals(id_, second) == SeriesTotals(listed=2, held=1, held_bytes=6, unlisted=1)
+    assert ledger.totals(id_, second) == SeriesTotals(listed=2, held=1, held_bytes=6, unlisted=1, unlisted_bytes=3)
     ledger.list_held(id_, second)
     assert ledger.totals(id_, second) == SeriesTotals(listed=3, held=2, held_bytes=6, unlisted=0)
     ledger.forget(id_, ["1.1"])
@@ -476,14 +504,14 @@ def test_what_was_forgotten_is_wanted_again(ledger: Ledger):
     ledger.record(id_, [an_instance("1.1")])
     assert ledger.wanted(id_, listing, "", 9, 0) == []
     ledger.forget(id_, ["1.1"])
-    assert ledger.wanted(id_, listing, "", 9, 0) == ["1.1"]
+    assert ledger.wanted(id_, listing, "", 9, 0) == [("1.1", False)]
 
 
 def test_md5s_come_in_the_order_the_archive_digests_them(ledger: Ledger):
     uids = [f"1.{n}" for n in range(20)]
-    id_, _ = opened(ledger, uids)
-    ledger.record(id_, [an_instance(uid) for uid in uids[:15]])
-    assert list(ledger.md5s(id_)) == sorted(hashlib.md5(uid.encode()).hexdigest() for uid in uids[:15])
+    id_, listing = opened(ledger, uids)
+    ledger.record(id_, [an_instance(uid) for uid in [*uids[:15], "9.9"]])
+    assert list(ledger.md5s(id_, listing)) == sorted(hashlib.md5(uid.encode()).hexdigest() for uid in uids[:15])
 
 
 def test_numbering_is_by_instance_number_then_uid_and_unnumbered_last(ledger: Ledger):
@@ -531,3 +559,55 @@ def test_changes_are_counted_where_what_is_held_changes(ledger: Ledger):
     for step, count in steps:
         step()
         assert ledger.meta("changes") == str(count)
+
+
+def test_what_is_held_in_doubt_is_wanted_until_it_is_trusted_or_comes_anew(ledger: Ledger):
+    id_, listing = opened(ledger, ["1.1", "1.2", "1.3"])
+    ledger.record(id_, [an_instance("1.1"), an_instance("1.2")])
+    ledger.doubt(id_, None)
+    assert ledger.wanted(id_, listing, "", 9, 0) == [("1.1", True), ("1.2", True), ("1.3", False)]
+    assert ledger.totals(id_, listing).doubted == 2
+    ledger.trust(id_, ["1.1"])
+    ledger.record(id_, [an_instance("1.2")])
+    assert ledger.wanted(id_, listing, "", 9, 0) == [("1.3", False)]
+    ledger.doubt(id_, ["1.2", "1.3"])
+    assert ledger.doubted_names(id_).keys() == {"1.2"}, "what is not held cannot be doubted"
+
+
+def test_an_instance_that_comes_with_other_bytes_has_changed(ledger: Ledger):
+    id_, _ = opened(ledger, ["1.1", "1.2"])
+    first = an_instance("1.1")
+    came = Came("run-1", "Lung", "1", {})
+    ledger.record(id_, [first], came=came)
+    ledger.record(id_, [first], came=came)
+    assert history(ledger) == []
+    other = replace(first, digest=replace(first.digest, sha256="ab" * 32))
+    kept = ".mirror/retired/run-2/d/1.1.dcm"
+    ledger.record(id_, [other], came=Came("run-2", "Lung", "1", {"1.1": kept}))
+    assert history(ledger) == [("run-2", "changed", "1.1", first.digest.sha256, "ab" * 32, kept)]
+    # Also when its file was gone in between: what it was is not forgotten with it.
+    ledger.forget(id_, ["1.1"])
+    ledger.record(id_, [first], came=Came("run-3", "Lung", "1", {}))
+    assert history(ledger)[1:] == [("run-3", "changed", "1.1", "ab" * 32, first.digest.sha256, None)]
+
+
+def history(ledger: Ledger) -> list[tuple[object, ...]]:
+    return ledger.query(
+        "SELECT run, what, sop_instance_uid, lower(hex(old_sha256)), lower(hex(sha256)), retired FROM history"
+        " ORDER BY id"
+    )
+
+
+def test_what_two_lists_lack_has_left(ledger: Ledger):
+    id_, _ = opened(ledger, ["1.1", "1.2"])
+    ledger.record(id_, [an_instance("1.1"), an_instance("1.2")])
+    second = ledger.open_series(id_)
+    ledger.list_instances(id_, second, ["1.1"])
+    assert ledger.note_unlisted(id_, second, "run-1") == []
+    assert ledger.note_unlisted(id_, second, "run-1") == [], "the same run is no second opinion"
+    assert [uid for uid, _, _ in ledger.note_unlisted(id_, second, "run-2")] == ["1.2"]
+    third = ledger.open_series(id_)
+    ledger.list_instances(id_, third, ["1.1", "1.2"])
+    fourth = ledger.open_series(id_)
+    ledger.list_instances(id_, fourth, ["1.1"])
+    assert ledger.note_unlisted(id_, fourth, "run-3") == [], "it was listed again in between"

@@ -56,7 +56,10 @@ def test_a_finding_in_words_names_the_narrowest_place():
 @pytest.mark.parametrize("kind", FindingKind)
 def test_which_findings_make_a_verdict_bad(kind: FindingKind):
     finding = Finding(kind=kind, detail="d")
-    tolerable = kind.value in {"other-study", "other-patient", "malformed", "stale-server"}
+    tolerable = kind.value in {
+        "other-study", "other-patient", "malformed", "stale-server", "missing-upstream", "withdrawn",
+        "left-over",
+    }  # fmt: skip
     assert (kind in TOLERABLE) is tolerable
     assert Verdict((finding,)).ok is tolerable
     assert Verdict((finding,), strict=True).ok is False
@@ -73,11 +76,15 @@ def test_one_serious_finding_among_tolerable_ones_is_enough():
 def test_words_are_an_interface():
     """These stand in ledgers, reports and logs that exist."""
     assert [s.value for s in SeriesState] == ["planned", "open", "complete", "incomplete", "quarantined"]
-    assert [s.value for s in model.Why] == ["new", "changed", "unfinished", "unchanged"]
+    assert [s.value for s in model.Why] == ["new", "changed", "unfinished", "damaged", "unchanged"]
+    assert [p.value for p in model.Presence] == ["present", "missing", "withdrawn"]
+    happened = ["came", "changed", "left", "missing", "withdrawn", "returned", "damaged", "repaired", "pruned"]
+    assert [h.value for h in model.Happened] == happened
     words = {
         "not-dicom", "truncated", "malformed", "wrong-instance", "wrong-series", "other-study", "other-patient",
         "md5-differs", "digest-differs", "unavailable", "count-differs", "size-differs", "size-unknown",
         "instances-missing", "duplicate-instance", "unlisted-instance", "series-refused", "crawl-failed",
-        "stale-server",
+        "stale-server", "missing-upstream", "withdrawn", "withdrawal-refused", "file-missing", "file-truncated",
+        "file-changed", "file-unreadable", "file-misplaced", "file-unrecorded", "file-foreign", "left-over",
     }  # fmt: skip
     assert words <= {kind.value for kind in FindingKind}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
 import anyio
 import pytest
 from fakes.clock import Clock
+from fakes.trouble import TROUBLE
 
-from mirror.archive.pacing import Pace, retrying, seconds_of_retry_after
+from mirror.archive.pacing import Pace, PaceStatistics, seconds_of_retry_after
 from mirror.errors import (
     ArchiveError,
     BadAnswer,
@@ -18,10 +20,7 @@ from mirror.errors import (
     NotFound,
     Refused,
     ServerFault,
-    Stalled,
-    StoreFull,
     Throttled,
-    Unreachable,
 )
 from mirror.events import Event, LimitChanged
 from mirror.settings import ArchiveSettings
@@ -32,73 +31,47 @@ def make_pace(clock: Clock, events: list[Event] | None = None, **settings: float
     return Pace(ArchiveSettings(**settings), told.append, clock.now, clock.sleep)
 
 
-def answer(pace: Pace, clock: Clock, *, times: int, size: int = 0, seconds: float = 1.0) -> None:
-    """So many good answers, one every so many seconds."""
-    for _ in range(times):
-        clock.time += seconds
-        pace.good(size)
+# How many: what moves the limit is in test_limit.
 
 
-# How many
-
-
-def test_it_begins_with_four_or_with_the_cap_where_that_is_lower():
-    assert make_pace(Clock(), connections=64).statistics().limit == 4
-    assert make_pace(Clock(), connections=2).statistics().limit == 2
-
-
-def test_the_limit_grows_by_one_a_window_and_never_above_the_cap():
+def test_good_answers_and_trouble_reach_the_limit_and_are_told():
     clock, events = Clock(), list[Event]()
     pace = make_pace(clock, events, connections=6)
-    answer(pace, clock, times=7)
-    assert pace.statistics().limit == 4, "a window is twice the limit in answers"
-    answer(pace, clock, times=1)
-    assert pace.statistics().limit == 5
-    answer(pace, clock, times=10)
-    assert pace.statistics().limit == 6
-    answer(pace, clock, times=1000)
-    assert pace.statistics().limit == 6
-    assert [e.connections for e in events if isinstance(e, LimitChanged)] == [5, 6]
+    assert pace.statistics() == PaceStatistics(in_flight=0, limit=4, cap=6)
+    for _ in range(4):
+        pace.good(100, seconds=0.1)
+    assert events == [], "the limit is not what holds us: nothing is in flight"
+    for _ in range(4):
+        run_now(pace.acquire())
+    for _ in range(4):
+        pace.good(100, seconds=0.1)
+    assert pace.statistics() == PaceStatistics(in_flight=4, limit=5, cap=6)
+    run_now(pace.acquire())
+    pace.good(100, seconds=0.1)
+    pace.trouble(BodyCut("x"))
+    assert [(e.connections, e.why) for e in events if isinstance(e, LimitChanged)] == [
+        (5, "answers come"), (6, "answers come"), (3, "BodyCut"),
+    ]  # fmt: skip
 
 
-def test_the_limit_goes_down_by_one_when_throughput_falls_but_not_below_the_start():
-    clock = Clock()
-    pace = make_pace(clock, connections=16)
-    answer(pace, clock, times=8 + 10, seconds=0.1)
-    assert pace.statistics().limit == 6
-    answer(pace, clock, times=12, seconds=0.2)
-    assert pace.statistics().limit == 5
-    for seconds in (0.4, 0.8, 1.6, 3.2):
-        answer(pace, clock, times=10, seconds=seconds)
-    assert pace.statistics().limit == 4
+def run_now(coroutine: Coroutine[object, object, None]) -> None:
+    """Run what never waits."""
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
 
 
-def test_throughput_counts_bytes_as_well_as_answers():
-    clock = Clock()
-    pace = make_pace(clock, connections=16)
-    answer(pace, clock, times=8, size=10_000_000)
-    answer(pace, clock, times=10, size=1_000)
-    assert pace.statistics().limit == 4
+def test_to_be_polite_is_one_request_at_a_time():
+    assert make_pace(Clock(), connections=64, polite=True).statistics().cap == 1
 
 
-TROUBLE = [
-    Unreachable("x"),
-    Stalled("x"),
-    BodyCut("x"),
-    Throttled("x"),
-    ServerFault("x", status=502),
-    ServerFault("x", status=503),
-    ServerFault("x", status=504),
-]
 HARMLESS = [ServerFault("x", status=500), BadAnswer("x"), NotFound("x"), Refused("x")]
 
 
 @pytest.mark.parametrize("error", TROUBLE, ids=repr)
 def test_trouble_of_the_servers_halves_the_limit(error: ArchiveError):
-    clock, events = Clock(), list[Event]()
-    pace = make_pace(clock, events, connections=64)
+    events = list[Event]()
+    pace = make_pace(Clock(), events, connections=64)
     pace.trouble(error)
-    assert pace.statistics().limit == 2
     assert events == [LimitChanged(connections=2, why=type(error).__name__)]
 
 
@@ -107,30 +80,6 @@ def test_trouble_with_one_item_leaves_the_limit(error: ArchiveError):
     pace = make_pace(Clock(), connections=64)
     pace.trouble(error)
     assert pace.statistics().limit == 4
-
-
-def test_requests_that_fail_together_are_one_trouble():
-    clock = Clock()
-    pace = make_pace(clock, connections=64)
-    for _ in range(5):
-        pace.trouble(BodyCut("x"))
-    assert pace.statistics().limit == 2
-    clock.time += 1.5
-    pace.trouble(BodyCut("x"))
-    assert pace.statistics().limit == 1
-    clock.time += 1.5
-    pace.trouble(BodyCut("x"))
-    assert pace.statistics().limit == 1, "one may always be in flight"
-
-
-def test_after_trouble_the_limit_grows_again():
-    clock = Clock()
-    pace = make_pace(clock, connections=8)
-    answer(pace, clock, times=100, seconds=0.01)
-    pace.trouble(BodyCut("x"))
-    assert pace.statistics().limit == 4
-    answer(pace, clock, times=8 + 10 + 12 + 14, seconds=1.0)
-    assert pace.statistics().limit == 8
 
 
 @pytest.mark.asyncio
@@ -182,6 +131,103 @@ async def test_a_slot_is_given_back_whoever_ends_the_request():
     assert pace.statistics().in_flight == 0
 
 
+@pytest.mark.asyncio
+async def test_first_come_first_served():
+    pace = make_pace(Clock(), connections=1)
+    order: list[int] = []
+
+    async def request(number: int) -> None:
+        await pace.acquire()
+        order.append(number)
+        await anyio.lowlevel.checkpoint()
+        pace.release()
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(request, number)
+    assert order == list(range(10))
+    assert pace.statistics().in_flight == 0
+
+
+@pytest.mark.asyncio
+async def test_nobody_overtakes_who_waits():
+    pace = make_pace(Clock(), connections=1)
+    await pace.acquire()
+    order: list[str] = []
+
+    async def waits() -> None:
+        async with pace.slot():
+            order.append("waited")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waits)
+        await anyio.wait_all_tasks_blocked()
+        pace.release()
+        async with pace.slot():
+            order.append("came later")
+    assert order == ["waited", "came later"]
+
+
+@pytest.mark.parametrize("moment", ["while it waits", "as its turn comes", "in the step before its turn"])
+@pytest.mark.asyncio
+async def test_who_is_cancelled_while_waiting_keeps_no_slot_and_holds_nobody_up(moment: str):
+    pace = make_pace(Clock(), connections=1)
+    await pace.acquire()
+    entered: list[str] = []
+
+    async def request(name: str) -> None:
+        async with pace.slot():
+            entered.append(name)
+
+    first, second = asyncio.create_task(request("first")), asyncio.create_task(request("second"))
+    await anyio.wait_all_tasks_blocked()
+    if moment == "as its turn comes":
+        pace.release()
+        first.cancel()
+    else:
+        first.cancel()
+        if moment == "while it waits":
+            await anyio.wait_all_tasks_blocked()
+        pace.release()
+    await asyncio.wait([first, second])
+    assert first.cancelled()
+    assert entered == ["second"]
+    assert pace.statistics().in_flight == 0
+
+
+@pytest.mark.asyncio
+async def test_who_waits_gets_in_when_the_limit_grows():
+    pace = make_pace(Clock(), connections=8)
+    entered = 0
+    leave = anyio.Event()
+
+    async def request() -> None:
+        nonlocal entered
+        async with pace.slot():
+            entered += 1
+            await leave.wait()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(request)
+        await anyio.wait_all_tasks_blocked()
+        assert entered == 4
+        pace.good(0, seconds=0.1)
+        await anyio.wait_all_tasks_blocked()
+        assert entered == 5
+        leave.set()
+    assert entered == 8
+
+
+@pytest.mark.asyncio
+async def test_a_slot_is_free_again_when_its_owner_is_cancelled_while_held_back():
+    pace = Pace(ArchiveSettings(connections=1), lambda event: None)
+    pace.trouble(Throttled("x", retry_after=600.0))
+    with anyio.move_on_after(0.01):
+        await pace.acquire()
+    assert pace.statistics().in_flight == 0
+
+
 # When
 
 
@@ -200,6 +246,23 @@ async def test_a_rate_spaces_the_starts_evenly():
         for _ in range(6):
             tasks.start_soon(request)
     assert starts == [1000.0, 1000.25, 1000.5, 1000.75, 1001.0, 1001.25]
+
+
+@pytest.mark.asyncio
+async def test_to_be_polite_is_two_seconds_from_the_end_of_one_request_to_the_next():
+    clock = Clock(1000.0)
+    pace = make_pace(clock, connections=8, polite=True)
+    starts: list[float] = []
+
+    async def request() -> None:
+        async with pace.slot():
+            starts.append(clock.now())
+            clock.time += 10.0
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(request)
+    assert starts == [1000.0, 1012.0, 1024.0]
 
 
 @pytest.mark.asyncio
@@ -293,130 +356,3 @@ NOW = 1_700_000_000.0
 )
 def test_retry_after_in_both_its_forms(text: str | None, seconds: float | None):
     assert seconds_of_retry_after(text, NOW) == seconds
-
-
-# Again
-
-
-class Work:
-    """Fails with these errors, one a call, then gives its number of calls."""
-
-    def __init__(self, *errors: Exception) -> None:
-        self.errors = list(errors)
-        self.numbers: list[int] = []
-
-    async def __call__(self, number: int) -> int:
-        self.numbers.append(number)
-        if self.errors:
-            raise self.errors.pop(0)
-        return len(self.numbers)
-
-
-async def run(work: Callable[[int], object], clock: Clock | None = None, **settings: float) -> object:
-    clock = clock or Clock()
-    return await retrying(work, ArchiveSettings(**settings), clock.sleep)  # type: ignore[arg-type] - any awaitable
-
-
-@pytest.mark.asyncio
-async def test_what_succeeds_is_asked_once():
-    work, clock = Work(), Clock()
-    assert await run(work, clock) == 1
-    assert (work.numbers, clock.slept) == ([1], [])
-
-
-@pytest.mark.parametrize("error", TROUBLE, ids=repr)
-@pytest.mark.asyncio
-async def test_trouble_of_the_servers_is_tried_as_often_as_the_settings_say(error: ArchiveError):
-    work = Work(*[error] * 10)
-    with pytest.raises(type(error)) as caught:
-        await run(work, attempts=4)
-    assert caught.value is error
-    assert work.numbers == [1, 2, 3, 4]
-    assert await run(Work(error, error), attempts=3) == 3
-
-
-@pytest.mark.parametrize(
-    ("error", "tries"),
-    [
-        (ServerFault("x", status=500), 3),
-        (ServerFault("x", status=501), 3),
-        (BadAnswer("x"), 2),
-        (NotFound("x"), 1),
-        (Refused("x"), 1),
-        (StoreFull("x"), 1),
-        (ValueError("a bug"), 1),
-    ],
-    ids=repr,
-)
-@pytest.mark.asyncio
-async def test_how_often_the_rest_is_tried(error: Exception, tries: int):
-    work = Work(*[error] * 10)
-    with pytest.raises(type(error)):
-        await run(work, attempts=5)
-    assert len(work.numbers) == tries
-
-
-@pytest.mark.asyncio
-async def test_one_attempt_means_one():
-    work = Work(BadAnswer("x"))
-    with pytest.raises(BadAnswer):
-        await run(work, attempts=1)
-    assert work.numbers == [1]
-
-
-@pytest.mark.asyncio
-async def test_the_wait_is_random_in_a_window_that_doubles_up_to_its_limit():
-    windows = [2.0, 4.0, 8.0, 10.0, 10.0]
-    waits: list[list[float]] = [[] for _ in windows]
-    for _ in range(200):
-        clock = Clock()
-        await run(Work(*[BodyCut("x")] * 5), clock, attempts=6, retry_wait=2.0, retry_max_wait=10.0)
-        for seen, wait in zip(waits, clock.slept, strict=True):
-            seen.append(wait)
-    for window, seen in zip(windows, waits, strict=True):
-        assert 0 <= min(seen) < 0.1 * window
-        assert 0.9 * window < max(seen) <= window
-
-
-@pytest.mark.asyncio
-async def test_the_server_is_given_the_time_it_asks_for_and_not_all_come_back_at_once():
-    waits = []
-    for _ in range(100):
-        clock = Clock()
-        await run(Work(Throttled("x", retry_after=30.0)), clock, retry_wait=2.0)
-        waits += clock.slept
-    assert min(waits) >= 30.0
-    assert max(waits) <= 32.0
-    assert len(set(waits)) > 50
-
-
-@pytest.mark.asyncio
-async def test_no_try_begins_that_would_begin_after_the_deadline():
-    work, clock = Work(Throttled("x", retry_after=301.0)), Clock()
-    with pytest.raises(Throttled):
-        await run(work, clock, deadline=300.0)
-    assert (work.numbers, clock.slept) == ([1], [])
-
-
-@pytest.mark.asyncio
-async def test_tries_that_took_too_long_are_the_last():
-    async def slow(number: int) -> None:
-        await anyio.sleep(0.02)
-        numbers.append(number)
-        raise BodyCut("x")
-
-    numbers: list[int] = []
-    with pytest.raises(BodyCut):
-        await run(slow, attempts=20, deadline=0.01, retry_wait=0.0001)
-    assert numbers == [1]
-
-
-@pytest.mark.asyncio
-async def test_each_kind_of_failure_has_its_own_count():
-    """Two bad answers end it; one bad answer among cut bodies does not."""
-    cut, bad = BodyCut("cut"), BadAnswer("bad")
-    assert await run(Work(cut, bad, cut), attempts=5) == 4
-    with pytest.raises(BadAnswer):
-        await run(Work(bad, cut, bad), attempts=5)
-    fault = ServerFault("x", status=500)
-    assert await run(Work(cut, cut, fault, fault), attempts=6) == 5

@@ -6,9 +6,11 @@ import io
 import json
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
-from mirror.cli.progress import FINDINGS_SHOWN, Bars, JsonLines, Lines, Silent
+from mirror.cli.bars import Bars
+from mirror.cli.progress import FINDINGS_SHOWN, JsonLines, Lines, Silent
 from mirror.cli.tally import Tally
 from mirror.errors import ExitCode
 from mirror.events import (
@@ -30,6 +32,7 @@ from mirror.events import (
     SeriesOpened,
     Stopping,
     TransportChosen,
+    Withdrawn,
 )
 from mirror.model import Finding, FindingKind, Outcome, Series, SeriesState
 from mirror.report import Reporter
@@ -102,6 +105,18 @@ def test_the_lines_of_a_run():
         "wrote /m/manifest.csv (9 rows)",
         "stopping: what is in flight is being finished; a second signal ends the run at once",
     ]
+
+
+def test_what_left_and_since_when_was_asked():
+    gone = Withdrawn(collection="A", series_instance_uid="1.2", how="retire")
+    assert lines_of(replace(CRAWLED, since="2024-05-01"), gone) == [
+        "crawled A since 2024-05-01: 1 patients, 2 studies, 3 series, 2 to fetch (4.0 MB)",
+        "withdrawn: 1.2 of A (files retired)",
+    ]
+    (row,) = json_lines_of(gone)
+    assert (row["event"], row["collection"], row["series_instance_uid"], row["how"]) == (
+        "withdrawn", "A", "1.2", "retire",
+    )  # fmt: skip
 
 
 def test_objects_have_no_line_of_their_own():

@@ -7,12 +7,14 @@ import re
 import tracemalloc
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from mirror.errors import ExitCode, StoreDenied, StoreError
 from mirror.events import (
     BytesReceived,
     CollectionCrawled,
+    CollectionPlanned,
     InstanceFailed,
     InstancePublished,
     Noticed,
@@ -21,13 +23,23 @@ from mirror.events import (
     RunStarted,
     SeriesDone,
     SeriesOpened,
+    Withdrawn,
 )
 from mirror.model import Finding, FindingKind, Outcome, Series, SeriesState
-from mirror.report import FINDINGS_KEPT, ByteCounts, InstanceCounts, Reporter, SeriesCounts, report_path, write_report
+from mirror.report import (
+    FINDINGS_KEPT,
+    ByteCounts,
+    CollectionReport,
+    InstanceCounts,
+    Reporter,
+    SeriesCounts,
+    report_path,
+    write_report,
+)
 
 KEYS = [
     "state", "exit_code", "seconds", "series", "instances", "bytes", "requests", "findings", "findings_total",
-    "run", "server", "root", "scope", "started_at", "version", "error",
+    "findings_by_kind", "collections", "run", "server", "root", "scope", "started_at", "version", "error", "limit",
 ]  # fmt: skip
 STARTED = RunStarted(run="r1", server="http://a/", root="/m", scope="TCGA", connections=4)
 
@@ -103,6 +115,7 @@ def test_a_whole_run_in_json():
         {"kind": "count-differs", "detail": "1 of 2", "series_instance_uid": "s1"},
     ]
     assert report["findings_total"] == 2
+    assert report["findings_by_kind"] == {"count-differs": 1, "unavailable": 1}
     assert (report["run"], report["server"], report["root"], report["scope"]) == ("r1", "http://a/", "/m", "TCGA")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", report["started_at"])
     assert re.match(r"\d+\.\d+", report["version"])
@@ -122,9 +135,66 @@ def test_series_that_were_cut_off_count_by_their_events():
     assert report.series == SeriesCounts()
 
 
+def test_what_became_of_each_collection():
+    crawled = CollectionCrawled(collection="TCGA", patients=1, studies=1, series=3, planned=2, planned_bytes=30)
+    fetched = Outcome(series=series("s1"), state=SeriesState.INCOMPLETE, fetched=4, failed=1, bytes_fetched=40)
+    lost = Finding(kind=FindingKind.CRAWL_FAILED, detail="status 500", collection="Z")
+    report = told(
+        RequestDone(call="getSeries", seconds=1, bytes=1, collection="TCGA"),
+        RequestDone(call="getSeries", seconds=1, bytes=1, collection="TCGA", retried=True),
+        RequestDone(call="getSeries", seconds=1, bytes=1, collection="B"),
+        RequestDone(call="getCollectionValues", seconds=1, bytes=1),
+        msgspec.structs.replace(crawled, since="2024-05-01"),
+        msgspec.structs.replace(crawled, collection="B"),
+        Noticed(finding=lost),
+        CollectionPlanned(
+            collection="TCGA", new=1, changed=2, unfinished=3, kept=4, missing=5, returned=6, withdraw=2, objects=9
+        ),
+        CollectionPlanned(collection="B", kept=7),
+        SeriesDone(outcome=fetched),
+        SeriesDone(outcome=Outcome(series=series("s2"), state=SeriesState.COMPLETE, reused=1)),
+        SeriesDone(outcome=Outcome(series=series("s3"), state=SeriesState.QUARANTINED)),
+        SeriesOpened(series_instance_uid="s4", collection="TCGA", listed=2, to_fetch=2),
+        InstancePublished(series_instance_uid="s4", sop_instance_uid="i1", bytes=10),
+        InstancePublished(series_instance_uid="s4", sop_instance_uid="i2", bytes=10, reused=True),
+        InstanceFailed(series_instance_uid="s4", sop_instance_uid="i3", finding=unavailable("i3", "s4")),
+        Withdrawn(collection="TCGA", series_instance_uid="s9", how="retire"),
+    ).finish("interrupted", ExitCode.INTERRUPTED)
+    kept, changed, failed = report.collections
+    assert kept == CollectionReport(collection="B", kept=7, requests=1)
+    assert kept.unchanged
+    assert changed == CollectionReport(
+        collection="TCGA", since="2024-05-01", new=1, changed=2, unfinished=3, kept=4, missing=5, returned=6,
+        withdraw=2, withdrawn=1, complete=1, incomplete=1, quarantined=1,
+        instances_fetched=5, instances_failed=2, bytes_fetched=50, requests=2,
+    )  # fmt: skip
+    assert not changed.unchanged
+    assert failed == CollectionReport(collection="Z", crawl_failed=True)
+    assert not failed.unchanged
+    row = report.to_json_dict()["collections"][1]
+    assert (row["collection"], row["since"], row["withdrawn"]) == ("TCGA", "2024-05-01", 1)
+
+
+def test_a_report_can_be_made_again_while_series_are_open():
+    reporter = told(
+        CollectionPlanned(collection="A", new=1),
+        SeriesOpened(series_instance_uid="s1", collection="A", listed=1, to_fetch=1),
+        InstancePublished(series_instance_uid="s1", sop_instance_uid="i1", bytes=10),
+    )
+    first, again = (reporter.finish("interrupted", ExitCode.INTERRUPTED).collections for _ in range(2))
+    assert [c.instances_fetched for c in first] == [1]
+    assert again == first
+
+
+def test_a_crawl_of_listed_series_is_no_collection():
+    label = CollectionCrawled(collection="2 listed series", patients=0, studies=1, series=2, planned=2, planned_bytes=3)
+    report = told(label, CollectionPlanned(collection="A", new=2)).finish("complete", ExitCode.COMPLETE)
+    assert [collection.collection for collection in report.collections] == ["A"]
+
+
 def test_before_the_plan_stands_the_crawled_collections_count():
     crawled = CollectionCrawled(collection="A", patients=1, studies=1, series=3, planned=2, planned_bytes=30)
-    reporter = told(crawled, replace(crawled, collection="B", planned=5))
+    reporter = told(crawled, msgspec.structs.replace(crawled, collection="B", planned=5))
     assert reporter.finish("interrupted", ExitCode.INTERRUPTED).series.planned == 7
 
 
@@ -151,6 +221,7 @@ def test_findings_beyond_the_limit_are_counted_and_take_no_memory():
     report = reporter.finish("incomplete", ExitCode.INCOMPLETE)
     assert len(report.findings) == FINDINGS_KEPT
     assert report.findings_total == FINDINGS_KEPT + 2000
+    assert report.findings_by_kind == {FindingKind.CRAWL_FAILED: FINDINGS_KEPT + 2000}
     assert grown < 100_000
 
 

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from mirror.errors import ExitCode, SettingsError
-from mirror.settings import ArchiveSettings, Settings, load_settings, read_token, setting_keys, variable_of
+from mirror.settings import (
+    ArchiveSettings,
+    ScopeSettings,
+    Settings,
+    bytes_of,
+    load_settings,
+    read_duration,
+    read_token,
+    seconds_of,
+    setting_keys,
+    variable_of,
+)
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -50,7 +61,9 @@ def test_every_example_in_config_loads_and_says_something():
         settings = load_settings(example, {}, {})
         assert settings.to
         assert settings != Settings(to=settings.to)
-    assert load_settings(CONFIG / "nightly.toml", {}, {}).scope.collections
+    jobs = load_settings(CONFIG / "nightly.toml", {}, {}).jobs
+    assert list(jobs) == ["nightly-ct", "weekly-new"]
+    assert (jobs["nightly-ct"].modalities, jobs["weekly-new"].released_since) == (("CT",), "2026-01-01")
 
 
 def test_the_nearer_source_wins(write):
@@ -79,7 +92,7 @@ def test_variables_are_read_by_the_type_of_their_key():
     settings = load_settings(None, environ, {})
     assert settings.to == "/data"
     assert (settings.archive.rate, settings.archive.attempts) == (2.5, 7)
-    assert (settings.sync.fsync, settings.sync.open_series, settings.sync.transport) == (False, 8, "zip")
+    assert (settings.sync.fsync, settings.sync.open_series, settings.sync.transport) == (False, 0, "zip")
     assert (settings.scope.modalities, settings.scope.all) == (("CT", "MR"), True)
     assert "secret" not in repr(settings)
 
@@ -123,20 +136,26 @@ def test_an_unknown_variable_is_named_with_the_nearest_right_one_and_without_its
 @pytest.mark.parametrize(
     ("text", "key", "given", "right"),
     [
-        ("[archive]\nconnections = 0", "archive.connections", "0", "a whole number from 1 to 64"),
-        ("[archive]\nconnections = 65", "archive.connections", "65", "a whole number from 1 to 64"),
-        ("[archive]\nconnections = '8'", "archive.connections", "'8'", "a whole number from 1 to 64"),
-        ("[archive]\nconnections = true", "archive.connections", "True", "a whole number from 1 to 64"),
+        ("[archive]\nconnections = 0", "archive.connections", "0", "a whole number from 1 to 256"),
+        ("[archive]\nconnections = 257", "archive.connections", "257", "a whole number from 1 to 256"),
+        ("[archive]\nconnections = '8'", "archive.connections", "'8'", "a whole number from 1 to 256"),
+        ("[archive]\nconnections = true", "archive.connections", "True", "a whole number from 1 to 256"),
         ("[archive]\nattempts = 21", "archive.attempts", "21", "a whole number from 1 to 20"),
         ("[archive]\nrate = -1", "archive.rate", "-1", "a number, 0 or more"),
         ("[archive]\nrate = nan", "archive.rate", "nan", "a number, 0 or more"),
         ("[archive]\ndeadline = 0", "archive.deadline", "0", "a number above 0"),
         ("[archive]\nprogress_timeout = inf", "archive.progress_timeout", "inf", "a number above 0"),
         ("[archive]\ndialect = 'v4'", "archive.dialect", "'v4'", "one of auto, nbia, tcia"),
-        ("[sync]\nopen_series = 100", "sync.open_series", "100", "a whole number from 1 to 64"),
+        ("[sync]\nopen_series = 257", "sync.open_series", "257", "a whole number from 0 to 256"),
         ("[sync]\nfsync = 'yes'", "sync.fsync", "'yes'", "true or false"),
         ("[scope]\ncollections = 'TCGA'", "scope.collections", "'TCGA'", "a list of texts"),
         ("[scope]\ncollections = [1]", "scope.collections", "[1]", "a list of texts"),
+        ("[scope]\nmanifests = 'a.tcia'", "scope.manifests", "'a.tcia'", "a list of texts"),
+        ("[scope]\nreleased_since = '2026-02-30'", "scope.released_since", "'2026-02-30'", "a day, YYYY-MM-DD"),
+        ("[scope]\nreleased_since = 'lately'", "scope.released_since", "'lately'", "a day, YYYY-MM-DD"),
+        ("[scope]\nreleased_since = 2026", "scope.released_since", "2026", "a day, YYYY-MM-DD"),
+        ("[jobs.a-b]\nall = 'yes'", "jobs.a-b.all", "'yes'", "true or false"),
+        ("[jobs.1]\nexclude_series = [1]", "jobs.1.exclude_series", "[1]", "a list of texts"),
         ("to = 3", "to", "3", "text"),
         ("archive = 3", "archive", "3", "a section, [archive]"),
     ],
@@ -149,8 +168,58 @@ def test_a_wrong_value_says_where_what_was_given_and_what_would_be_right(write, 
 def test_a_wrong_variable_or_option_is_named_as_the_user_wrote_it():
     message = wrong(environ={"TCIA_MIRROR_ARCHIVE_CONNECTIONS": "many"})
     assert message.startswith("environment variable TCIA_MIRROR_ARCHIVE_CONNECTIONS: 'many' is not right")
-    message = wrong(overrides={"archive.connections": 99})
-    assert message == "option --connections: 99 is not right; it should be a whole number from 1 to 64"
+    message = wrong(overrides={"archive.connections": 999})
+    assert message == "option --connections: 999 is not right; it should be a whole number from 1 to 256"
+
+
+# Jobs
+
+
+def test_jobs_have_the_keys_of_scope(write):
+    file = write(
+        "[scope]\ncollections = ['X']\n[jobs.nightly-ct]\ncollections = ['TCGA-*']\nexclude_modalities = ['SR']\n"
+        "released_since = 2026-01-31\n[jobs.lists_2]\nlists = ['mine']\nmanifests = ['a.tcia', 'b.csv']\n[jobs.empty]\n"
+    )
+    settings = load_settings(file, {"TCIA_MIRROR_SCOPE_MODALITIES": "CT"}, {})
+    assert settings.jobs == {
+        "nightly-ct": ScopeSettings(
+            collections=("TCGA-*",), exclude_modalities=("SR",), released_since="2026-01-31"
+        ),
+        "lists_2": ScopeSettings(lists=("mine",), manifests=("a.tcia", "b.csv")),
+        "empty": ScopeSettings(),
+    }  # fmt: skip
+    assert settings.scope == ScopeSettings(collections=("X",), modalities=("CT",))
+
+
+def test_a_job_takes_every_key_of_scope(write):
+    table = tomllib.loads((CONFIG / "default.toml").read_text("utf-8"))["scope"]
+    told = [f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}" for key, value in table.items()]
+    assert load_settings(write("\n".join(["[jobs.all]", *told])), {}, {}).jobs == {"all": ScopeSettings()}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[jobs.a]\nmodality = ['CT']", "unknown key jobs.a.modality; did you mean jobs.a.modalities?"),
+        ("[jobs.a.exclude]\nseries = ['1']", "unknown key jobs.a.exclude; did you mean jobs.a.exclude_series?"),
+        ("[jobs.a]\nconnections = 3", "unknown key jobs.a.connections; did you mean archive.connections?"),
+        ("[jobs]\ncollections = ['A']", "jobs.collections: ['A'] is not right; jobs are sections [jobs.NAME]"),
+        ("jobs = ['a']", "jobs: ['a'] is not right; jobs are sections [jobs.NAME]"),
+        ("[job.a]\nall = true", "unknown key job.a; jobs are sections [jobs.NAME]"),
+        ("[jobs.'two words']\nall = true", "a job named 'two words' is not right; a name has letters, digits"),
+        ("[jobs.-a]\nall = true", "a job named '-a' is not right"),
+        ("[jobs.'']\nall = true", "a job named '' is not right"),
+    ],
+)
+def test_what_is_wrong_with_a_job_is_said(write, text, said):
+    file = write(text)
+    assert wrong(file).startswith(f"{file}: {said}")
+
+
+def test_jobs_come_from_the_file_alone_and_the_file_may_be_named_by_a_variable():
+    assert "unknown environment variable TCIA_MIRROR_JOBS_A_ALL" in wrong(environ={"TCIA_MIRROR_JOBS_A_ALL": "true"})
+    assert load_settings(None, {"TCIA_MIRROR_CONFIG": "read by whoever calls this"}, {}) == Settings()
+    assert "did you mean TCIA_MIRROR_CONFIG?" in wrong(environ={"TCIA_MIRROR_CONFG": "x"})
 
 
 def test_broken_toml_names_file_and_line(write):
@@ -195,3 +264,49 @@ def test_a_token_file_that_gives_no_token_is_an_error_that_shows_no_token(tmp_pa
     with pytest.raises(SettingsError, match="TCIA_MIRROR_TOKEN") as caught:
         read_token(ArchiveSettings(), {"TCIA_MIRROR_TOKEN": "s3cret\r\nX-Evil: 1"})
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("90m", 5400),
+        ("23h30m", 84_600),
+        ("1d 12h", 129_600),
+        ("1w2d3h4m5s", 788_645),
+        ("1.5h", 5400),
+        ("45", 45),
+        ("0", 0),
+    ],
+)
+def test_lengths_of_time(words, seconds):
+    assert seconds_of(words) == read_duration("here", words) == seconds
+    assert load_settings(None, {}, {"sync.max_duration": words, "sync.overlap": words}).sync.overlap == words
+
+
+@pytest.mark.parametrize("words", ["", " ", "8 hours", "30m1h", "1h30", "1h1h", "-1h", "h", "1y", "1h,30m"])
+def test_what_is_no_length_of_time(words):
+    said = wrong(overrides={"sync.max_duration": words})
+    assert (
+        said
+        == f"option --max-duration: {words!r} is not right; it should be a length of time such as 90m, 23h30m or 7d"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        ("0", 0), ("123", 123), ("5B", 5), ("2k", 2000), ("500MB", 500 * 10**6), ("200gb", 200 * 10**9),
+        ("1.5 TB", 1_500_000_000_000), ("3P", 3 * 10**15), ("1KiB", 1024), ("1.5MiB", 1_572_864), ("1TiB", 2**40),
+    ],
+)  # fmt: skip
+def test_numbers_of_bytes(words, number):
+    assert bytes_of(load_settings(None, {}, {"sync.max_bytes": words}).sync.max_bytes) == number
+
+
+@pytest.mark.parametrize("words", ["", "GB", "-1GB", "200 gigabytes", "1i", "1GB2MB", "1e9", "nan"])
+def test_what_is_no_number_of_bytes(words):
+    said = wrong(overrides={"sync.max_bytes": words})
+    assert (
+        said
+        == f"option --max-bytes: {words!r} is not right; it should be a number of bytes such as 500MB, 200GB or 1TiB"
+    )

@@ -17,7 +17,7 @@ import pytest
 from mirror.errors import StoreDenied, StoreError, StoreFull
 from mirror.model import Finding, FindingKind
 from mirror.tree import LocalStore
-from mirror.tree.local import BLOCK, LocalPart
+from mirror.tree.part import BLOCK, SMALL, LocalPart
 
 SIZES = [0, 1, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17]
 FINDINGS = (
@@ -67,8 +67,8 @@ async def test_a_body_of_any_size_is_published_whole(tmp_path: Path, size: int, 
         assert (store.names("A/1"), shown(tmp_path)) == ({}, [])
     await part.finish()
     assert part.size == size
-    with part.open() as file:
-        assert file.read() == body
+    with part.open() as opened:
+        assert (bytes(opened) if isinstance(opened, memoryview) else opened.read()) == body
     assert (store.names("A/1"), shown(tmp_path)) == ({}, [])
     digest = part.digest()
     assert (digest.bytes, digest.sha256, digest.md5) == (
@@ -86,11 +86,34 @@ async def test_a_body_of_any_size_is_published_whole(tmp_path: Path, size: int, 
 
 
 @pytest.mark.asyncio
+async def test_many_bodies_at_a_time_share_what_memory_there_is(tmp_path: Path, store: LocalStore):
+    parts = [store.part() for _ in range(100)]
+    bodies = [body_of(300_000 + n) for n in range(100)]
+    for start in range(0, 300_100, 60_000):
+        for part, body in zip(parts, bodies, strict=True):
+            await part.write(body[start : start + 60_000])
+    held = [len(part._block) for part in parts if part._block is not None]
+    assert sum(held) <= 32 * BLOCK + 68 * SMALL
+    for number, part in enumerate(parts):
+        await part.finish()
+        assert part.digest().sha256 == hashlib.sha256(bodies[number]).hexdigest()
+        part.publish("A/1", f"{number}.dcm")
+    assert files(tmp_path) == {f"A/1/{n}.dcm": body for n, body in enumerate(bodies)}
+    # All came back: as many may be had again.
+    again = [store.part() for _ in range(32)]
+    for part in again:
+        await part.write(body_of(200_000))
+    assert [part._block is not None and len(part._block) for part in again] == [BLOCK] * 32
+    for part in again:
+        part.discard()
+
+
+@pytest.mark.asyncio
 async def test_memory_holds_no_more_than_a_block_of_a_body(store: LocalStore):
     part = store.part()
     for _ in range(50):
         await part.write(b"x" * 100_000)
-        assert len(part._pending) < BLOCK + 100_000
+        assert part._block is None or len(part._block) <= BLOCK
     await part.finish()
     assert part.digest().bytes == 5_000_000
     part.discard()
@@ -118,20 +141,20 @@ async def test_bytes_are_flushed_before_they_have_a_name_and_names_when_settled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     steps: list[str] = []
-    fsync, replace = os.fsync, Path.replace
+    fsync, replace = os.fsync, os.replace
 
     def note_fsync(descriptor: int) -> None:
         steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
         fsync(descriptor)
 
-    def note_replace(self: Path, target: Path) -> Path:
+    def note_replace(source: str, target: str) -> None:
         steps.append("rename")
-        return replace(self, target)
+        replace(source, target)
 
     (tmp_path / "A" / "1").mkdir(parents=True)
     store = LocalStore(tmp_path)
     monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(Path, "replace", note_replace)
+    monkeypatch.setattr(os, "replace", note_replace)
     for size in (10, BLOCK + 10):
         (await filled(store, body_of(size))).publish("A/1", "x.dcm")
     assert steps == ["file", "rename"] * 2
@@ -143,6 +166,33 @@ async def test_bytes_are_flushed_before_they_have_a_name_and_names_when_settled(
     (await filled(careless, body_of(BLOCK + 10))).publish("A/1", "y.dcm")
     careless.settle("A/1")
     assert steps == ["rename"]
+
+
+def test_a_name_that_is_safe_is_not_flushed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = LocalStore(tmp_path)
+    flushed: list[str] = []
+
+    def note(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path).as_posix())
+
+    def settled(directory: str) -> list[str]:
+        flushed.clear()
+        store.settle(directory)
+        return list(flushed)
+
+    monkeypatch.setattr(os, "fsync", note)
+    store.settle("A/1/x")  # nothing is there, and so nothing is safe
+    for name in ("x", "y"):
+        (tmp_path / "A" / "1" / name).mkdir(parents=True)
+    assert settled("A/1/x") == ["A/1/x", "A/1", "A", "."]
+    assert settled("A/1/y") == ["A/1/y", "A/1"]
+    # What went when it was empty is made anew, and so is its name.
+    for name in ("x", "y"):
+        (tmp_path / "A" / "1" / name / "o.dcm").touch()
+        store.remove(f"A/1/{name}", "o.dcm")
+    assert not (tmp_path / "A").exists()
+    (tmp_path / "A" / "1" / "x").mkdir(parents=True)
+    assert settled("A/1/x") == ["A/1/x", "A/1", "A", "."]
 
 
 def test_settling_what_is_not_there_is_nothing(store: LocalStore):
@@ -171,8 +221,8 @@ async def test_a_discarded_part_leaves_nothing_at_any_stage(tmp_path: Path, stor
         part = await filled(store, body_of(10 if stage == "finished small" else BLOCK + 1))
     kept = {}
     if stage == "read":
-        with part.open() as file:
-            file.read(10)
+        with part.open() as opened:
+            assert isinstance(opened, memoryview) or opened.read(10)
     elif stage == "published":
         part.publish("A", "x.dcm")
         kept = {"A/x.dcm": body_of(BLOCK + 1)}
@@ -357,7 +407,7 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_body(tmp_path: Path, store
 @pytest.mark.asyncio
 async def test_a_disk_that_refuses_a_rename(tmp_path: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch):
     part = await filled(store, body_of(BLOCK + 1))
-    monkeypatch.setattr(Path, "replace", refuse(errno.EROFS))
+    monkeypatch.setattr(os, "replace", refuse(errno.EROFS))
     with pytest.raises(StoreDenied, match=r"A/x\.dcm: Read-only file system"):
         part.publish("A", "x.dcm")
     part.discard()

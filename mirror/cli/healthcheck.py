@@ -1,0 +1,64 @@
+"""The container's HEALTHCHECK: does what the container was started for still work? Exit code 0 or 1, as Docker asks.
+
+Of a `serve` it asks /healthz. Any other command is well as long as it runs: how a sync goes is told by its exit code.
+The Dockerfile copies this file out of the package and runs it alone, once a minute: it imports nothing that takes time,
+and of the package nothing at all.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+#: What `serve` takes where no option says otherwise.
+PORT = 8042
+_NAMES = ("tcia-mirror", "mirror")  # also: python -m mirror
+#: Seconds; less than the timeout that the Dockerfile sets.
+PATIENCE = 8.0
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - asked, not listened on
+
+
+def served_at(words: list[str]) -> tuple[str, int] | None:
+    """Host and port to ask, from a process's command line; None where it serves nothing, or at a port of its choice."""
+    ours = next((n for n, word in enumerate(words) if Path(word).name in _NAMES), len(words))
+    command, options = words[ours + 1 : ours + 2], words[ours + 2 :]
+    if command != ["serve"]:
+        return None
+    host, port = _value(options, "--host", "127.0.0.1"), int(_value(options, "--port", str(PORT)))
+    return (_ANY.get(host, host), port) if port else None
+
+
+def _value(options: list[str], name: str, default: str) -> str:
+    """The last value given to an option, in either way of writing it."""
+    value = default
+    for word, following in zip(options, [*options[1:], default], strict=True):
+        if word == name:
+            value = following
+        elif word.startswith(name + "="):
+            value = word[len(name) + 1 :]
+    return value
+
+
+def healthy(host: str, port: int) -> bool:
+    """Whether the server there says that it can read its mirror."""
+    from http.client import HTTPConnection, HTTPException
+
+    connection = HTTPConnection(host, port, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def main(process: Path = Path("/proc/1")) -> int:
+    """Look at the container's first process."""
+    words = (process / "cmdline").read_text("utf-8", "surrogateescape").split("\0")
+    address = served_at(words)
+    return 0 if address is None or healthy(*address) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

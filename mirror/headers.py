@@ -1,0 +1,64 @@
+"""What DICOM headers say for the archive's rows: getPatient, getPatientStudy and getSeries, by canonical fields.
+
+Hides which keyword stands behind which field, and how the archive writes its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO
+
+import pydicom
+from pydicom.multival import MultiValue
+
+Fields = dict[str, Any]
+
+#: Canonical field -> DICOM keyword, where the two differ.
+_KEYWORD_OF = {"SpeciesDescription": "PatientSpeciesDescription"}
+PATIENT_FIELDS = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "EthnicGroup", "SpeciesDescription")
+STUDY_FIELDS = (
+    "StudyInstanceUID", "StudyDate", "StudyDescription", "AdmittingDiagnosesDescription", "StudyID", "PatientAge",
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "EthnicGroup", "LongitudinalTemporalEventType",
+    "LongitudinalTemporalOffsetFromEvent",
+)  # fmt: skip
+SERIES_FIELDS = (
+    "SeriesInstanceUID", "StudyInstanceUID", "Modality", "ProtocolName", "SeriesDate", "SeriesDescription",
+    "BodyPartExamined", "SeriesNumber", "PatientID", "PatientSex", "PatientAge", "AdmittingDiagnosesDescription",
+    "Manufacturer", "ManufacturerModelName", "SoftwareVersions", "StudyDescription", "StudyDate", "PixelSpacing",
+    "SliceThickness",
+)  # fmt: skip
+_NAMES = frozenset({*PATIENT_FIELDS, *STUDY_FIELDS, *SERIES_FIELDS})
+_TAGS = sorted({_KEYWORD_OF.get(name, name) for name in _NAMES})
+_NUMBERS = {"SeriesNumber", "LongitudinalTemporalOffsetFromEvent"}
+
+
+def read_fields(file: BinaryIO) -> Fields:
+    """The canonical fields of a file that check.read_header can read; None for what its header does not say.
+
+    The PatientID is that of check.read_header but for the white space around it.
+    """
+    file.seek(0)
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+    return {name: _value(dataset, name) for name in _NAMES}
+
+
+def select(fields: Mapping[str, Any], names: Iterable[str], more: Mapping[str, Any]) -> Fields:
+    """The row of these fields and of `more`, nulls left out as the archive leaves them out."""
+    row = {name: fields[name] for name in names if name in fields} | dict(more)
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _value(dataset: pydicom.Dataset, name: str) -> Any:
+    value = dataset.get(_KEYWORD_OF.get(name, name))
+    if value is None or value == "":
+        return None
+    if name == "PixelSpacing":
+        return f"{float(value[0]):.6f}"  # the archive tells the spacing of rows only
+    if name == "SliceThickness":
+        return f"{float(value):.6f}"
+    if name in _NUMBERS:
+        return int(value) if int(value) == value else float(value)
+    text = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value).strip()
+    if name.endswith("Date") and len(text) == 8:
+        return f"{text[:4]}-{text[4:6]}-{text[6:]}"
+    return text or None
