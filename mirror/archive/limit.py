@@ -113,6 +113,9 @@ class Limit:
         self.value = min(_START, cap)
         #: Why it is that.
         self.why = "start"
+        #: What one request more in flight is known to bring, as part of what each brings now: 0 where it only queues, 1
+        #: where nothing but this number holds goodput back.
+        self.marginal = 1.0
         self._level = min(_MODEST, cap)
         #: At the level; what a measurement is compared with.
         self._means = _Means()
@@ -200,6 +203,10 @@ class Limit:
     def _judge(self, now: float, measured: _Measurement) -> None:
         ratio = self.value / self._level
         gain = ratio / measured.slower if measured.known else 0.0
+        if 2 * measured.known >= measured.answers:
+            found = min(1.0, max(0.0, (gain - 1) / (ratio - 1)))
+            # Of small steps it is told by less.
+            self.marginal += (found - self.marginal) * (1.0 if self._climbing else 0.5)
         if 2 * measured.known < measured.answers:
             # Other things are asked for than before: they are measured at the level first.
             self._trial = False

@@ -56,11 +56,12 @@ _POLITE_GAP = 2.0
 
 @dataclass(frozen=True, slots=True)
 class PaceStatistics:
-    """A snapshot: requests in flight, how many may be, and the cap."""
+    """A snapshot: requests in flight, how many may be, the cap, and what one more would bring (see Limit.marginal)."""
 
     in_flight: int
     limit: int
     cap: int
+    marginal: float
 
 
 class Pace:
@@ -99,7 +100,7 @@ class Pace:
 
     def statistics(self) -> PaceStatistics:
         """What is in flight now."""
-        return PaceStatistics(self._in_flight, self._limit.value, self._limit.cap)
+        return PaceStatistics(self._in_flight, self._limit.value, self._limit.cap, self._limit.marginal)
 
     def slot(self) -> _Slot:
         """`acquire` and `release` around an async with block."""

@@ -2,8 +2,9 @@
 
 What is scarce under a cap of connections is the time for which they are taken. So every request for objects tells how
 long it took, and a series comes by the way that has brought most per second of a connection for series of its kind:
-objects of about that size, about that many. Both ways are tried on the first series of a kind; the one that is behind
-is tried again whenever that costs next to nothing of what was spent since.
+objects of about that size, about that many. Both ways are tried on the first series of a kind; meanwhile others come
+one by one, as many as keep the connections busy. The way that is behind is tried again whenever that costs next to
+nothing of what was spent since. While this process itself is what all wait for, the way that costs us less is taken.
 
 A zip brings all of a series or nothing, and what it does not bring comes by itself in the series' second round: so it
 is no matter of right or wrong which way is taken, and what is missing of a zip is only the price of having tried.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import Literal
 
 import anyio
 
@@ -22,10 +22,9 @@ from mirror.events import Event, RequestDone, TransportChosen
 from mirror.model import SeriesSize
 from mirror.transfer import Kit, OpenSeries
 from mirror.transports.instance import InstanceTransport
+from mirror.transports.processor import WAYS, Processor, Way, effort
 from mirror.transports.zipped import ZipTransport
 
-Way = Literal["instance", "zip"]
-_WAYS: tuple[Way, Way] = ("instance", "zip")
 _CALLS: dict[str, Way] = {InstanceTransport.source: "instance", ZipTransport.source: "zip"}
 
 #: What an object is worth beside its bytes, as bytes: series of a kind that differ in size are compared by it.
@@ -35,18 +34,27 @@ _SIZES = (64 * 1024, 512 * 1024)
 _NUMBERS = (10, 100)
 _SIZE_WORDS = ("small objects (under 64 KiB)", "objects of 64 to 512 KiB", "large objects (512 KiB or more)")
 _NUMBER_WORDS = ("under 10", "10 to 99", "100 or more")
-#: Series of a kind that are given to each way before either is preferred.
+#: Series of a kind that are given to each way before either is preferred; one with so many bytes tells enough.
 _TRIES = 2
+_TELLING = 16 * 1024**2
 #: What was seen before counts so much beside one series more.
 _FADE = 0.85
 #: The other way is preferred from this share of the cost on, not for less.
 _BETTER = 0.95
 #: Trying the way that is behind costs at most this share of what is spent.
 _CURIOSITY = 0.02
+#: Where one connection more brings less than this part of what each does, it is not connections that are scarce.
+_SCARCE = 0.5
+#: While we are the limit, a zip may take so many times as long by connections, and is still what costs us less.
+_NOT_WORSE = 2.0
+#: A way that is no better counts as so much worse, and costs that when it is tried.
+_LITTLE_WORSE = 1.2
 #: A zip is tried only for series up to this size, and taken for larger ones only where it costs so much less: it needs
 #: twice the disk, and one that is cut comes again from its beginning.
 _LARGE = 4 * 1024**3
 _FAR_BETTER = 0.5
+#: Of objects with so many bytes each, on average, none is a zip: to ask for each is next to nothing beside them.
+_HUGE = 32 * 1024**2
 #: A server that has failed to give so many zips, and never gave one, has none.
 _NO_ZIPS = 3
 
@@ -83,17 +91,10 @@ class _Kind:
     """What is known of series that are alike."""
 
     name: str
-    by: dict[Way, _Spent] = field(default_factory=lambda: {way: _Spent() for way in _WAYS})
+    by: dict[Way, _Spent] = field(default_factory=lambda: {way: _Spent() for way in WAYS})
     preferred: Way | None = None
     #: Spent since the way that is behind was tried.
     spent: float = 0.0
-    #: Set when the first series of the kind is at its end: which way it came, and in how many seconds.
-    first: anyio.Event = field(default_factory=anyio.Event)
-    faster: Way | None = None
-    took: float = 0.0
-    #: Set when something is known of both ways.
-    both: anyio.Event = field(default_factory=anyio.Event)
-    began: float = field(default_factory=anyio.current_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,8 @@ class AutoTransport:
         self._instance = instance
         self._zip = zipped
         self._sink = kit.sink
-        self._connections = kit.client.pace.statistics().cap
+        self._pace = kit.client.pace
+        self._connections = self._pace.statistics().cap
         self._most_open = kit.most_open
         #: Series that are not begun, and those that are under way.
         self._left = series
@@ -127,11 +129,16 @@ class AutoTransport:
         self._kinds: dict[tuple[int, int], _Kind] = {}
         #: Seconds of connections that the open series have taken, by SeriesInstanceUID and way.
         self._taken: dict[str, dict[Way, float]] = {}
+        #: Objects of the series that come one by one just now, and what is set when a series is at its end.
+        self._coming = 0
+        self._ended = anyio.Event()
         #: Zips that failed since the run began, as long as none came; None: one has.
         self._failed: int | None = 0
+        self._processor = Processor()
 
     def __call__(self, event: Event) -> None:
         """Count what a request has taken. Never raises."""
+        self._processor.look()
         if isinstance(event, RequestDone) and (way := _CALLS.get(event.call)) is not None:
             taken = self._taken.get(event.series_instance_uid or "")
             if taken is not None:
@@ -154,12 +161,15 @@ class AutoTransport:
     async def _fetch_first(self, open_series: OpenSeries, size: SeriesSize | None, uid: str) -> None:
         wanted = await _look_at(open_series, size)
         way, kind, why = self._choose(open_series, wanted)
-        if way is None and kind is not None:
-            way = await self._await_tries(kind, wanted)
+        while way is None and self._coming >= self._connections:
+            # All connections have work until more is known.
+            await self._ended.wait()
+            way, kind, why = self._choose(open_series, wanted)
         way = way or "instance"
         self._tell(way, why, uid)
-        self._taken[uid] = dict.fromkeys(_WAYS, 0.0)
-        share = 0.0
+        self._taken[uid] = dict.fromkeys(WAYS, 0.0)
+        share, coming = 0.0, wanted.objects if wanted is not None and way == "instance" else 0
+        self._coming += coming
         try:
             if way == "zip":
                 objects = await self._fetch_zip(open_series, size)
@@ -171,26 +181,13 @@ class AutoTransport:
                 share = min(1.0, objects / wanted.objects)
         finally:
             seconds = self._taken.pop(uid)[way]
-            if kind is not None and not kind.first.is_set():
-                kind.faster = way if share else None
-                kind.took = anyio.current_time() - kind.began
-                kind.first.set()
-        # What a stop has cut short says nothing.
-        if kind is not None and wanted is not None and seconds and not open_series.kit.stop.is_set():
-            kind.by[way].add(seconds, wanted.all, share)
-            if self._costs(kind, wanted) is not None:
-                kind.both.set()
-            self._prefer(kind, wanted)
-
-    async def _await_tries(self, kind: _Kind, wanted: _Wanted | None) -> Way | None:
-        """The way that the first tries of a kind, which are out, show to cost less."""
-        await kind.first.wait()
-        # A zip takes one connection, single instances take all that are free: who is first has not proven to cost less.
-        # The other is given as much time again; most connections are idle meanwhile.
-        with anyio.move_on_after(kind.took):
-            await kind.both.wait()
-        known = wanted is not None and self._costs(kind, wanted) is not None
-        return self._prefer(kind, wanted) if known and wanted is not None else kind.faster
+            # What a stop has cut short says nothing.
+            if kind is not None and wanted is not None and seconds and not open_series.kit.stop.is_set():
+                kind.by[way].add(seconds, wanted.all, share)
+                self._prefer(kind, wanted)
+            self._coming -= coming
+            self._ended.set()
+            self._ended = anyio.Event()
 
     async def _fetch_zip(self, open_series: OpenSeries, size: SeriesSize | None) -> int:
         """Fetch a series by its zip; how many objects were in it. Where there is none, all is left for round two."""
@@ -214,7 +211,7 @@ class AutoTransport:
     def _choose(self, open_series: OpenSeries, wanted: _Wanted | None) -> tuple[Way | None, _Kind | None, str]:
         """The way for a series, its kind (None: it says nothing of one), and why in words.
 
-        No way: that of the first series of its kind to come.
+        No way: nothing is known yet.
         """
         if wanted is None:
             return "instance", None, "the archive does not say how large the series is"
@@ -222,6 +219,8 @@ class AutoTransport:
             return "instance", None, "it is one object"
         if not wanted.missing:
             return "instance", None, "nothing is missing"
+        if wanted.bytes >= _HUGE * wanted.objects:
+            return "instance", None, "beside objects of that size it costs nothing to ask for each"
         if self._failed is not None and self._failed >= _NO_ZIPS:
             return "instance", None, f"the server gave none of {_NO_ZIPS} zips"
         if open_series.free is not None and 2 * wanted.bytes > open_series.free:
@@ -234,16 +233,19 @@ class AutoTransport:
                 return "instance", None, "part of it is here"
             return "zip", None, f"most of it is missing; {self._words(kind, wanted)}"
         large = wanted.bytes > _LARGE
-        for way in _WAYS:
-            if kind.by[way].tried < _TRIES and not (large and way == "zip"):
+        tries = 1 if wanted.bytes >= _TELLING else _TRIES
+        for way in WAYS:
+            if kind.by[way].tried < tries and not (large and way == "zip"):
                 kind.by[way].tried += 1
                 return way, kind, f"tried on the first series of {kind.name}"
         if large:
             way = "zip" if costs is not None and costs["zip"] < _FAR_BETTER * costs["instance"] else "instance"
             return way, kind, f"it is large; {self._words(kind, wanted)}"
         if costs is None:
-            return None, kind, f"it came first of {kind.name}"
+            return None, kind, f"nothing is known yet of {kind.name}"
         best = self._prefer(kind, wanted)
+        if self._processor.is_limit:
+            return best, kind, self._words(kind, wanted)
         last = self._costs(kind, wanted, self._open + max(0, self._left))
         if best == "zip" and last is not None and last["instance"] < last["zip"]:
             return "instance", kind, "the last series share the connections, and a zip would take one alone"
@@ -262,7 +264,7 @@ class AutoTransport:
         return self._kinds.setdefault((size, number), _Kind(name))
 
     def _costs(self, kind: _Kind, wanted: _Wanted, series: int | None = None) -> dict[Way, float] | None:
-        """Seconds that a series takes either way, as far as connections go; None: nobody knows yet.
+        """Seconds of what is scarce that a series takes either way: connections, or this process; None: nobody knows.
 
         `series`: beside so many, itself included, where there are fewer than may be open at a time.
         """
@@ -274,7 +276,19 @@ class AutoTransport:
         at_once = min(self._most_open, max(1, series or self._most_open))
         crowd = max(1.0, self._connections / at_once)
         again = kind.by["zip"].lost * single
-        return {"instance": single * wanted.missing, "zip": (zipped * crowd + again) * wanted.all}
+        one, all_ = single * wanted.missing, (zipped * crowd + again) * wanted.all
+        if self._processor.is_limit:
+            objects, bytes_ = wanted.objects, wanted.bytes
+            ours = effort("instance", objects, bytes_)
+            ours_zip = effort("zip", objects, bytes_) + kind.by["zip"].lost * ours
+            ours *= wanted.missing / wanted.all
+            # Where a zip would wait for the archive instead of us, nothing is won.
+            if ours <= ours_zip or all_ < _NOT_WORSE * one:
+                return {"instance": ours, "zip": ours_zip}
+        elif kind.preferred != "zip" and self._pace.statistics().marginal < _SCARCE:
+            # The link is full, say: what a zip had from it came from the others. So it is worth a try now and then.
+            all_ = max(all_, _LITTLE_WORSE * one)
+        return {"instance": one, "zip": all_}
 
     def _prefer(self, kind: _Kind, wanted: _Wanted) -> Way:
         """The way that costs less; a change of mind is told."""
@@ -293,6 +307,9 @@ class AutoTransport:
         if costs is None:
             return "nothing is measured yet"
         rates = {way: wanted.objects / max(cost, 1e-9) for way, cost in costs.items()}
+        if self._processor.is_limit:
+            ratio = costs["zip"] / max(costs["instance"], 1e-9)
+            return f"this process is what all wait for, and a zip costs it {ratio:.2g} of what single objects do"
         return f"a connection brings {rates['zip']:.3g} objects a second as zips, {rates['instance']:.3g} one by one"
 
     def _tell(self, way: Way, why: str, series_instance_uid: str | None = None) -> None:

@@ -21,6 +21,23 @@ MANY = Scope(collections=("Many",))
 ONE_BY_ONE = {"transport": "auto", "open_series": 1}
 
 
+class Processor:
+    """Our own, as one that has nothing to do, or else more than it can."""
+
+    is_limit = False
+
+    def look(self):
+        """Nothing to see."""
+
+
+@pytest.fixture(autouse=True)
+def processor(monkeypatch):
+    """Whether this process is what all wait for is what the test says, not what the machine is like."""
+    processor = Processor()
+    monkeypatch.setattr(choice, "Processor", lambda: processor)
+    return processor
+
+
 @pytest.fixture
 def mirror(tmp_path):
     return Mirror(tmp_path / "mirror")
@@ -129,6 +146,55 @@ async def test_many_series_at_a_time(archive, mirror):
     report = await mirror.sync(archive, scope=MANY, transport="auto", open_series=SERIES, connections=4)
     assert (report.exit_code, report.findings) == (0, ())
     assert (singles(archive), zips(archive)) == ((SERIES - 2) * OBJECTS, 2)
+    assert_nothing_wrong(mirror, archive)
+
+
+# Where it is not connections that are scarce
+
+
+async def test_while_we_are_the_limit_small_objects_come_as_zips(archive, mirror, processor):
+    """Though a connection brings more of them one by one."""
+    processor.is_limit = True
+    archive.faults.add("getSingleImage", delay(0.1))
+    archive.faults.add("getImage", delay(0.16))
+    report = await mirror.sync(archive, scope=MANY, **ONE_BY_ONE)
+    assert (report.exit_code, report.findings) == (0, ())
+    assert (singles(archive), zips(archive)) == (2 * OBJECTS, SERIES - 2)
+    assert "this process is what all wait for, and a zip costs it 0." in told(mirror)[0][0].why
+    assert_nothing_wrong(mirror, archive)
+
+
+async def test_while_we_are_the_limit_no_zip_that_takes_long_is_waited_for(archive, mirror, processor):
+    processor.is_limit = True
+    archive.faults.add("getImage", delay(2.0))
+    report = await mirror.sync(archive, scope=MANY, **ONE_BY_ONE)
+    assert (report.exit_code, zips(archive)) == (0, 2)
+    assert_nothing_wrong(mirror, archive)
+
+
+async def test_while_we_are_the_limit_large_objects_come_one_by_one(archive, mirror, processor):
+    processor.is_limit = True
+    stock(archive, 6, OBJECTS, first=500, side=300)
+    large = [uid(9, 1, number) for number in range(500, 506)]
+    archive.faults.add("getSingleImage", delay(0.1))
+    report = await mirror.sync(archive, scope=Scope(series=tuple(large)), **ONE_BY_ONE)
+    assert (report.exit_code, zips(archive), singles(archive)) == (0, 2, 4 * OBJECTS)
+    assert_nothing_wrong(mirror, archive)
+
+
+async def test_where_more_connections_bring_little_no_zip_takes_from_others(archive, mirror, monkeypatch):
+    monkeypatch.setattr(choice, "_SCARCE", 2.0)
+    archive.faults.add("getSingleImage", delay(0.1))
+    report = await mirror.sync(archive, scope=MANY, **ONE_BY_ONE)
+    assert (report.exit_code, singles(archive)) == (0, (SERIES - 2) * OBJECTS)
+    assert zips(archive) == 2
+    assert_nothing_wrong(mirror, archive)
+
+
+async def test_objects_beside_which_a_request_is_nothing_come_one_by_one(archive, mirror, monkeypatch):
+    monkeypatch.setattr(choice, "_HUGE", 500)
+    report = await mirror.sync(archive, scope=MANY, **ONE_BY_ONE)
+    assert (report.exit_code, zips(archive)) == (0, 0)
     assert_nothing_wrong(mirror, archive)
 
 

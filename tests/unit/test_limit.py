@@ -165,6 +165,21 @@ def test_it_levels_off_where_goodput_stops_growing(number: int, seed: int):
 
 
 @SEEDS
+@pytest.mark.parametrize(
+    ("model", "sizes", "least", "most"),
+    [(slow, CT, 0.75, 1.0), (far, SMALL, 0.75, 1.0), (link, CT, 0.0, 0.45), (workers(10), SMALL, 0.0, 0.45)],
+    ids=["slow", "far", "link", "workers"],
+)
+def test_it_knows_what_one_request_more_would_bring(model: Model, sizes: Sizes, least: float, most: float, seed: int):
+    """Nothing but their number holds back those of a slow server; on a full link others lose what one more gains."""
+    limit = Limit(32)
+    simulation = Simulation(limit, model, sizes, seed, spread=0.1)
+    for seconds in (10, 60):
+        simulation.run(seconds)
+        assert least <= limit.marginal <= most, seconds
+
+
+@SEEDS
 @pytest.mark.parametrize(("most", "seconds"), [(3, 0.1), (6, 2.0), (10, 0.2), (10, 2.0), (20, 0.3)])
 def test_a_server_that_throttles_is_used_to_its_limit_and_refuses_next_to_nothing(most: int, seconds: float, seed: int):
     run = Simulation(Limit(64), throttling(most, seconds), SMALL, seed).run(240)

@@ -37,7 +37,7 @@ def make_pace(clock: Clock, events: list[Event] | None = None, **settings: float
 def test_good_answers_and_trouble_reach_the_limit_and_are_told():
     clock, events = Clock(), list[Event]()
     pace = make_pace(clock, events, connections=6)
-    assert pace.statistics() == PaceStatistics(in_flight=0, limit=4, cap=6)
+    assert pace.statistics() == PaceStatistics(in_flight=0, limit=4, cap=6, marginal=1.0)
     for _ in range(4):
         pace.good(100, seconds=0.1)
     assert events == [], "the limit is not what holds us: nothing is in flight"
@@ -45,7 +45,7 @@ def test_good_answers_and_trouble_reach_the_limit_and_are_told():
         run_now(pace.acquire())
     for _ in range(4):
         pace.good(100, seconds=0.1)
-    assert pace.statistics() == PaceStatistics(in_flight=4, limit=5, cap=6)
+    assert pace.statistics() == PaceStatistics(in_flight=4, limit=5, cap=6, marginal=1.0)
     run_now(pace.acquire())
     pace.good(100, seconds=0.1)
     pace.trouble(BodyCut("x"))
