@@ -34,9 +34,12 @@ _SIZES = (64 * 1024, 512 * 1024)
 _NUMBERS = (10, 100)
 _SIZE_WORDS = ("small objects (under 64 KiB)", "objects of 64 to 512 KiB", "large objects (512 KiB or more)")
 _NUMBER_WORDS = ("under 10", "10 to 99", "100 or more")
-#: Series of a kind that are given to each way before either is preferred; one with so many bytes tells enough.
+#: Series of a kind that are given to each way before either is preferred.
 _TRIES = 2
-_TELLING = 16 * 1024**2
+#: Zips of so many bytes last. They are for a run that has so many series for each connection, else some of these would
+#: be idle while the last zips come.
+_LASTING = 16 * 1024**2
+_ENOUGH = 2
 #: What was seen before counts so much beside one series more.
 _FADE = 0.85
 #: The other way is preferred from this share of the cost on, not for less.
@@ -225,6 +228,8 @@ class AutoTransport:
             return "instance", None, f"the server gave none of {_NO_ZIPS} zips"
         if open_series.free is not None and 2 * wanted.bytes > open_series.free:
             return "instance", None, "the disk has no room for its zip beside it"
+        if wanted.bytes >= _LASTING and self._open + self._left < _ENOUGH * self._connections:
+            return "instance", None, "there are too few series like it for zips to use all connections"
         kind = self._kind(wanted)
         costs = self._costs(kind, wanted)
         if wanted.missing < wanted.all:
@@ -233,9 +238,8 @@ class AutoTransport:
                 return "instance", None, "part of it is here"
             return "zip", None, f"most of it is missing; {self._words(kind, wanted)}"
         large = wanted.bytes > _LARGE
-        tries = 1 if wanted.bytes >= _TELLING else _TRIES
         for way in WAYS:
-            if kind.by[way].tried < tries and not (large and way == "zip"):
+            if kind.by[way].tried < _TRIES and not (large and way == "zip"):
                 kind.by[way].tried += 1
                 return way, kind, f"tried on the first series of {kind.name}"
         if large:

@@ -198,6 +198,18 @@ async def test_objects_beside_which_a_request_is_nothing_come_one_by_one(archive
     assert_nothing_wrong(mirror, archive)
 
 
+async def test_a_few_zips_that_last_are_not_waited_for(archive, mirror, monkeypatch):
+    """Twelve series are too few for eight connections, and enough for four."""
+    monkeypatch.setattr(choice, "_LASTING", 1000)
+    archive.faults.add("getSingleImage", delay(0.15))
+    report = await mirror.sync(archive, scope=MANY, **ONE_BY_ONE)
+    assert (report.exit_code, zips(archive)) == (0, 0)
+    report = await Mirror(mirror.root.with_name("other")).sync(archive, scope=MANY, connections=4, **ONE_BY_ONE)
+    assert report.exit_code == 0
+    assert zips(archive) > 0
+    assert_nothing_wrong(mirror, archive)
+
+
 # Zips that fail
 
 
