@@ -7,13 +7,15 @@ a member is.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Container, Generator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Container, Generator
 
 from mirror.errors import BadAnswer
 from mirror.model import Finding, FindingKind, SeriesSize
 from mirror.threads import Threads
-from mirror.transfer import Shelf
+from mirror.transfer import Inline, Shelf
 from mirror.transports.admission import Admitted, Body, admit_new
 from mirror.transports.spool import Spool
 from mirror.transports.unzip import BadZip, Member, Zip
@@ -24,6 +26,8 @@ SOURCE = "getImage"
 #: So many bytes, and so many members, are unpacked in one step.
 BYTES = 4 * 1024 * 1024
 MEMBERS = 64
+#: Members that are unpacked in the event loop before others have their turn.
+_FEW = 8
 #: A zip that is, or whose members claim, more than this many times the series' bytes and a little is refused.
 _SWELL = 2
 _LITTLE = 1024 * 1024
@@ -112,6 +116,29 @@ class Unpacking:
                 yield came
                 came, count = [], 0
         yield came
+
+    async def in_turns(self, threads: Threads, inline: Inline) -> AsyncGenerator[list[tuple[Member, Admitted]]]:
+        """As `steps`, beside the event loop, or in it where members are small and the disk is quicker than a thread."""
+        size = self._size
+        mean = (size.total_size_in_bytes or 0) // (size.object_count or 1) if size is not None else BYTES
+        in_loop = inline.suits(mean)
+        steps = self.steps(_FEW) if in_loop else self.steps()
+        try:
+            while True:
+                if in_loop and inline.suits(mean):
+                    # Others' turn; a step has some milliseconds.
+                    await asyncio.sleep(0)
+                    began = time.perf_counter()
+                    came = next(steps, None)
+                    if came:
+                        inline.learn((time.perf_counter() - began) / len(came))
+                else:
+                    came = await threads.run(next, steps, None)
+                if came is None:
+                    return
+                yield came
+        finally:
+            steps.close()
 
     def again(self, member: Member) -> Body:
         """The body of a member that was to be compared. Raises BadZip as reading it did."""

@@ -9,11 +9,9 @@ as any instance; what a worker placed that died before it told is met by the run
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any
 
 from mirror.archive.client import ArchiveClient
 from mirror.errors import ArchiveError, MirrorError
@@ -22,17 +20,14 @@ from mirror.model import Digest, Finding, Header, Instance, Series, SeriesSize
 from mirror.processes import Processes, WorkerLost
 from mirror.threads import Threads
 from mirror.transfer import Inline, OpenSeries, Shelf, meet_placed
-from mirror.transports.admission import Admitted
 from mirror.transports.spool import Blocks, Spool
 from mirror.transports.unpacking import MEMBERS, SOURCE, Unpacking, receive_zip
-from mirror.transports.unzip import Member, Zip
+from mirror.transports.unzip import Zip
 
 #: A zip of a series with more bytes is the run's own: one wrong member, and a worker's work is all done over.
 _MOST = 256 * 1024 * 1024
 #: Seconds between two tellings of how far a download is.
 _TELL = 0.25
-#: Members that a worker unpacks in its loop before it looks at what else there is.
-_FEW = 8
 
 #: An instance that has its place, in plain values: a batch of them is pickled in a tenth of the time.
 _Row = tuple[str, str, str, str, int | None, int | None, int, str, str, str, int, str, tuple[Finding, ...]]
@@ -222,44 +217,28 @@ class ZipBearer:
 
     async def _unpack(self, shelf: Shelf, zipped: Zip, size: SeriesSize) -> AsyncGenerator[_Part]:
         unpacking = Unpacking(shelf, zipped, size, frozenset(), set(), last_try=False)
-        mean = (size.total_size_in_bytes or 0) // size.object_count
-        in_loop = self._inline.suits(mean)
-        steps = unpacking.steps(_FEW) if in_loop else unpacking.steps()
         rows: list[_Row] = []
         right = True
         failure: MirrorError | None = None
         try:
-            while right:
-                came = await self._step(steps, in_loop=in_loop)
-                if came is None:
-                    break
-                right = not unpacking.unreadable
-                for _, admitted in came:
-                    if admitted.instance is None:
-                        right = False
-                    else:
-                        rows.append(_row(admitted.instance, admitted.checked.verdict.findings))
-                if len(rows) >= MEMBERS:
-                    yield rows
-                    rows = []
+            async with aclosing(unpacking.in_turns(self._threads, self._inline)) as steps:
+                async for came in steps:
+                    right = not unpacking.unreadable
+                    for _, admitted in came:
+                        if admitted.instance is None:
+                            right = False
+                        else:
+                            rows.append(_row(admitted.instance, admitted.checked.verdict.findings))
+                    if not right:
+                        break
+                    if len(rows) >= MEMBERS:
+                        yield rows
+                        rows = []
         except MirrorError as error:
             right, failure = False, error
-        finally:
-            steps.close()
         if rows:
             yield rows
         yield _Ended(right, failure)
-
-    async def _step(self, steps: Generator[list[tuple[Member, Admitted]]], *, in_loop: bool) -> Any:
-        if not in_loop:
-            return await self._threads.run(next, steps, None)
-        # Others' turn; a step has some milliseconds.
-        await asyncio.sleep(0)
-        began = time.perf_counter()
-        came = next(steps, None)
-        if came:
-            self._inline.learn((time.perf_counter() - began) / len(came))
-        return came
 
 
 def _row(instance: Instance, findings: tuple[Finding, ...]) -> _Row:

@@ -7,6 +7,7 @@ getSOPInstanceUIDs where the server has it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Container, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import anyio
@@ -195,19 +196,15 @@ async def _unpack(open_series: OpenSeries, zipped: Zip, size: SeriesSize | None,
     """
     kit, last_try = open_series.kit, open_series.round == 2
     unpacking = Unpacking(open_series.shelf, zipped, size, held, open_series.seen, last_try=last_try)
-    steps = unpacking.steps()
-    try:
-        while not kit.stop.is_set():
-            came = await kit.threads.run(next, steps, None)
+    async with aclosing(unpacking.in_turns(kit.threads, kit.inline)) as steps:
+        async for came in steps:
             unreadable, unpacking.unreadable = unpacking.unreadable, []
             for finding in unreadable:
                 open_series.notice(finding)
-            if came is None:
-                return
             for member in await note(open_series, came):
                 # Its series holds other bytes for its instance, or it comes again.
                 body = await kit.threads.run(unpacking.again, member)
                 for finding in await admit(open_series, body, last_try=last_try):
                     open_series.notice(finding)
-    finally:
-        steps.close()
+            if kit.stop.is_set():
+                return

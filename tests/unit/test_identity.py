@@ -39,9 +39,8 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
-from mirror import identity
 from mirror.check import read_header
-from mirror.identity import HEAD, scan
+from mirror.identity import HEAD, scan, tables, walk
 from mirror.model import Header
 from mirror.unusual import read_by_pydicom
 
@@ -315,17 +314,17 @@ def test_a_file_that_is_longer_than_was_said_is_read_to_its_end_by_pydicom(kind:
 
 
 def test_the_vrs_are_pydicoms():
-    assert {vr.to_bytes(2, "little").decode() for vr in identity._SHORT | identity._LONG} == set(STANDARD_VR)
-    assert {vr.to_bytes(2, "little").decode() for vr in identity._LONG} == set(EXPLICIT_VR_LENGTH_32)
+    assert {vr.to_bytes(2, "little").decode() for vr in tables.SHORT | tables.LONG} == set(STANDARD_VR)
+    assert {vr.to_bytes(2, "little").decode() for vr in tables.LONG} == set(EXPLICIT_VR_LENGTH_32)
 
 
 def test_the_tables_are_pydicoms():
     deflated_or_big = {DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}
     assert {
         uid.encode(): uid == ImplicitVRLittleEndian for uid in AllTransferSyntaxes if uid not in deflated_or_big
-    } == identity._SYNTAXES
-    assert set(python_encoding) == identity._CHARACTER_SETS
-    assert {dictionary_VR((tag & 0xFFFF) << 16 | tag >> 16) for tag in identity._SEQUENCES} == {"SQ"}
+    } == tables.SYNTAXES
+    assert set(python_encoding) == tables.CHARACTER_SETS
+    assert {dictionary_VR((tag & 0xFFFF) << 16 | tag >> 16) for tag in tables.SEQUENCES} == {"SQ"}
     with pytest.raises(KeyError):  # private tags are not asked for
         dictionary_VR(0x00091001)
 
@@ -384,7 +383,7 @@ def test_variants_are_the_same_to_both(name: str):
 
 @pytest.mark.parametrize("more", [16, 64, 500])
 def test_what_is_read_on_in_small_steps_is_the_same(more: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(identity, "_MORE", more)
+    monkeypatch.setattr(walk, "_MORE", more)
     scanned = 0
     for name, body in PLAIN.items():
         for head in (200, 333, 1_200):
@@ -412,7 +411,7 @@ def main() -> int:
     start = time.monotonic()
     for number in range(1, asked.cases + 1):
         name = draw.choice(few if draw.random() < 0.8 else ALL)
-        identity._MORE = draw.choice((16, 64, 500, 4096))
+        walk._MORE = draw.choice((16, 64, 500, 4096))
         said = disagreement(*variant(name, seed := f"{asked.seed}/{name}/{number}"))
         compared += said is not None
         if said:
