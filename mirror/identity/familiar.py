@@ -10,9 +10,8 @@ and its mask: all these bytes are compared at once, in a small part of the time 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import BinaryIO
-
-from msgspec import Struct
 
 from mirror.identity.tables import LONG, SPECIAL, TRANSFER_SYNTAX
 from mirror.identity.walk import (
@@ -39,7 +38,8 @@ _SIZES, _OUTLINES = 128, 2
 _ENOUGH = 8
 
 
-class _Outline(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Outline:
     """The bytes from the preamble to `end` that a header must share, and where its texts are: tag, VR, from, length."""
 
     mask: int
@@ -52,7 +52,8 @@ class _Outline(Struct, frozen=True):
         return int.from_bytes(head[PREAMBLE : self.end], "little") & self.mask == self.pattern
 
 
-class _Known(Struct):
+@dataclass(slots=True)
+class _Known:
     """What is known of the files of a size. Threads replace the outlines; nobody changes them in place."""
 
     outlines: tuple[_Outline, ...] = ()
