@@ -124,12 +124,11 @@ def template() -> Callable[[int, int], bytes]:
     data[0x7FE00010].value = data[0x7FE00010].value[:pixels]
     file = io.BytesIO()
     dcmwrite(file, FileDataset("", data, file_meta=meta, preamble=b"\0" * 128), enforce_file_format=True)
-    body, known, numbered = file.getvalue(), data.SOPInstanceUID.encode(), b"123456"
+    body, known, numbered = file.getvalue(), data.SOPInstanceUID.encode(), b"IS\x06\x00123456"
     assert (body.count(known), body.count(numbered)) == (2, 1)
 
     def fill(number: int, objects: int) -> bytes:
-        image = f"{1 + number * 7919 % objects:<6d}".encode()
-        # The number first: some UIDs have its digits.
+        image = b"IS\x06\x00%-6d" % (1 + number * 7919 % objects)
         return body.replace(numbered, image).replace(known, uid("object", number).encode())
 
     return fill
