@@ -89,6 +89,10 @@ class Endpoint:
     formats: tuple[Format, ...] = tuple(Format)
     #: Status 400 text of the nbia server when a required parameter is missing.
     missing: str = ""
+    #: nbia: no rows are an empty list, where the other calls answer nothing at all.
+    empty_list: bool = False
+    #: nbia: parameters that it does not know are ignored, where other calls refuse them.
+    lax: bool = False
 
     def path(self, dialect: DialectName) -> str | None:
         """The path below the dialect's base URL, or None where the dialect does not have the call."""
@@ -153,6 +157,7 @@ FIELDS: dict[str, Field] = _fields(
     ("Authorized", Kind.INTEGER, None, "1: the asking user may see the row"),
     ("TotalSizeInBytes", Kind.INTEGER, None, "Bytes of the series' DICOM files"),
     ("ObjectCount", Kind.INTEGER, None, "Number of the series' DICOM files"),
+    ("Count", Kind.INTEGER, None, "Number of patients that have such series"),
     ("SOPInstanceUID", Kind.UID, "0008,0018", "Unique identifier of the instance"),
     ("id", Kind.INTEGER, None, "Number of the description"),
     ("description", Kind.TEXT, None, "Description of the collection, HTML"),
@@ -170,6 +175,12 @@ ALIASES: dict[str, str] = {
     "Date Released": "DateReleased",
     "PixelSpacing(mm)-Row": "PixelSpacing",
     "SliceThickness(mm)": "SliceThickness",
+    "BodyPart": "BodyPartExamined",
+    "Species": "SpeciesDescription",
+    "collection": "Collection",
+    "seriesInstanceUID": "SeriesInstanceUID",
+    "thirdPartyAnanlysis": "ThirdPartyAnalysis",  # so the server spells it
+    "authorized": "Authorized",
 }
 
 _PATIENT = "PatientId PatientName PatientSex EthnicGroup Collection Phantom SpeciesCode SpeciesDescription Authorized"
@@ -206,6 +217,8 @@ _METADATA_TAIL = " ReleasedStatus DateReleased ThirdPartyAnalysis Authorized"
 _COLLECTION = Param("Collection")
 _MODALITY = Param("Modality")
 _BODY_PART = Param("BodyPartExamined")
+_COLLECTION_NBIA, _MODALITY_NBIA = Param("Collection", tcia=""), Param("Modality", tcia="")
+_BODY_PART_NBIA = Param("BodyPartExamined", tcia="")
 _SERIES_UID = Param("SeriesInstanceUID", required=True, kind=Kind.UID)
 _SINCE = Param("Date", required=True, kind=Kind.DATE, nbia="fromDate")
 _ONE_SERIES = "A parameter, SeriesInstanceUID is required for this API call."
@@ -301,7 +314,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             "ContentsByName", "Series of a shared list.", (Param("name", required=True),),
             "../v1/getContentsByName", "../../SharedList/query/ContentsByName",
             (*_words(_SERIES_TCIA), "Date Released"), _words(_SERIES_TCIA), formats=(Format.JSON,),
-            missing="A parameter, name is required for this API call.",
+            missing="A parameter, name is required for this API call.", lax=True,
         ),
         Endpoint(
             "getUpdatedSeries", "Series released after a day.",
@@ -340,7 +353,38 @@ ENDPOINTS: dict[str, Endpoint] = {
             "getCollectionDescriptions", "Descriptions and DOIs of the collections.",
             (Param("collectionName", tcia=""),),
             "getCollectionDescriptions", None, ("description", "id", "collectionName", "descriptionURI"),
-            formats=(Format.JSON,),
+            formats=(Format.JSON,), empty_list=True,
+        ),
+        Endpoint(
+            "getCollectionValuesAndCounts", "Names of all collections, and how many patients each has.", (),
+            "getCollectionValuesAndCounts", None, ("Collection", "Count", "Authorized"),
+            formats=(Format.JSON,), lax=True,
+        ),
+        Endpoint(
+            "getModalityValuesAndCounts", "Modalities, and how many patients have series of them.",
+            (_COLLECTION_NBIA, _BODY_PART_NBIA),
+            "getModalityValuesAndCounts", None, ("Modality", "Count", "Authorized"), formats=(Format.JSON,),
+        ),
+        Endpoint(
+            "getBodyPartValuesAndCounts", "Body parts, and how many patients have series of them.",
+            (_COLLECTION_NBIA, _MODALITY_NBIA),
+            "getBodyPartValuesAndCounts", None, ("BodyPart", "Count", "Authorized"), formats=(Format.JSON,),
+        ),
+        Endpoint(
+            "getManufacturerValuesAndCounts", "Manufacturers, and how many patients have series by them.",
+            (_COLLECTION_NBIA, _MODALITY_NBIA, _BODY_PART_NBIA),
+            "getManufacturerValuesAndCounts", None, ("Manufacturer", "Count", "Authorized"), formats=(Format.JSON,),
+        ),
+        Endpoint(
+            "getSpeciesValuesAndCounts", "Species, and how many patients are of them.", (),
+            "getSpeciesValuesAndCounts", None, ("Species", "Count", "Authorized"), formats=(Format.JSON,), lax=True,
+        ),
+        Endpoint(
+            "getCollectionOrSeriesForDOI", "The collections of a DOI, or its series where CollectionOrSeries says so.",
+            (Param("DOI", required=True, tcia=""), Param("CollectionOrSeries", tcia="")),
+            "getCollectionOrSeriesForDOI", None,
+            ("collection", "seriesInstanceUID", "thirdPartyAnanlysis", "authorized"),
+            formats=(Format.JSON,), method="POST", empty_list=True,
         ),
     )
 }  # fmt: skip

@@ -177,7 +177,7 @@ class _Served:
                 rows = rows_of(catalogue, endpoint, dialect, params)
                 with_rows = wire_rows(rows, endpoint, dialect)
                 first = next(with_rows, None)
-                if first is None and dialect == "nbia" and endpoint.name != "getCollectionDescriptions":
+                if first is None and dialect == "nbia" and not endpoint.empty_list:
                     return None, b"", True
                 if form is None:
                     with_rows.close()

@@ -51,7 +51,7 @@ async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Req
     )
     if dialect == "nbia":
         _refuse_method(endpoint, request)
-        if endpoint.method == "GET" and endpoint.name != "ContentsByName":  # version 1 ignores what it does not know
+        if endpoint.method == "GET" and not endpoint.lax:
             _refuse_unknown(list(known), request)
     params: dict[str, str] = {}
     for name, value in given:

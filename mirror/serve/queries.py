@@ -77,6 +77,18 @@ def rows_of(catalogue: Catalogue, endpoint: Endpoint, dialect: DialectName, para
             rows = _visibility(catalogue, params["seriesId"])
         case "getCollectionDescriptions":
             rows = _descriptions(catalogue, params.get("collectionName"))
+        case "getCollectionValuesAndCounts":
+            rows = _counts(catalogue, "Collection", where)
+        case "getModalityValuesAndCounts":
+            rows = _counts(catalogue, "Modality", where)
+        case "getBodyPartValuesAndCounts":
+            rows = _counts(catalogue, "BodyPartExamined", where)
+        case "getManufacturerValuesAndCounts":
+            rows = _counts(catalogue, "Manufacturer", where)
+        case "getSpeciesValuesAndCounts":
+            rows = _species(catalogue)
+        case "getCollectionOrSeriesForDOI":
+            rows = _of_doi(catalogue, params.get("DOI", ""), params.get("CollectionOrSeries", ""))
         case "ContentsByName":
             rows = iter(())  # a mirror holds no shared lists
         case _:
@@ -175,6 +187,23 @@ def _series_metadata(catalogue: Catalogue, uid: str, *, hidden: bool = False) ->
         patient = next(catalogue.patients(where, hidden=hidden), {})
         study = next(catalogue.studies(where, hidden=hidden), {})
         yield {name: value for name, value in (patient | study | series).items() if name in FIELDS}
+
+
+def _counts(catalogue: Catalogue, name: str, where: Params) -> Rows:
+    return ({name: value, "Count": patients} for value, patients in catalogue.counts(name, where))
+
+
+def _species(catalogue: Catalogue) -> Rows:
+    counted = Counter((_DEFAULTS | row)["SpeciesDescription"] for row in catalogue.patients({}))
+    return ({"SpeciesDescription": name, "Count": patients} for name, patients in sorted(counted.items()))
+
+
+def _of_doi(catalogue: Catalogue, doi: str, wanted: str) -> Rows:
+    """The series that name a DOI, which is compared as it stands, or the collections of these."""
+    series = (row for row in catalogue.series({"DataDescriptionURI": doi}) if row.get("DataDescriptionURI") == doi)
+    if wanted.lower() == "series":
+        return series
+    return ({"Collection": name} for name in dict.fromkeys(row["Collection"] for row in series))
 
 
 def _descriptions(catalogue: Catalogue, only: str | None) -> Rows:
