@@ -40,6 +40,11 @@ def fault(dialect: DialectName, detail: str) -> Refusal:
     return Refusal(500, {"errorMessage": detail})
 
 
+def denial(endpoint: Endpoint, series_instance_uid: str) -> Refusal:
+    """What the nbia server says of a series that is not there, or that is not to be seen: it makes no difference."""
+    return Refusal(400, endpoint.denied.format(uid=series_instance_uid), "application/json")
+
+
 async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Request) -> dict[str, str]:
     """The call's parameters by canonical name, `format` among them. Raises Refusal as the dialect's server would."""
     given: list[tuple[str, str]] = list(request.query.items())

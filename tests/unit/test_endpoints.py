@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from mirror.archive.endpoints import ALIASES, ENDPOINTS, FIELDS, Answer, DialectName, Endpoint, Format, Kind, canonical
+from mirror.archive.endpoints import ENDPOINTS, Answer, DialectName, Endpoint, Format
+from mirror.archive.fields import ALIASES, FIELDS, Kind, canonical
 
 each = pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=list(ENDPOINTS))
 DIALECTS: tuple[DialectName, ...] = ("nbia", "tcia")
@@ -20,7 +21,7 @@ NBIA_ONLY = [
     "getUpdatedSeries", "getSeriesMetadata", "getSeriesQCInfo", "getMD5HashForImage", "getMD5Hierarchy",
     "getImageWithMD5Hash", "getCollectionDescriptions", "getCollectionValuesAndCounts", "getModalityValuesAndCounts",
     "getBodyPartValuesAndCounts", "getManufacturerValuesAndCounts", "getSpeciesValuesAndCounts",
-    "getCollectionOrSeriesForDOI",
+    "getCollectionOrSeriesForDOI", "getDCMImage", "getDicomTags",
 ]  # fmt: skip
 
 
