@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +81,17 @@ class _Stub:
             length = os.fstat(file.fileno()).st_size
             response = web.StreamResponse(headers={"Content-Type": content_type})
             response.content_length = length
-            await response.prepare(request)
             began, rate = time.monotonic(), self._options.rate
-            for done in range(0, length, _PIECE):
-                piece = file.read(_PIECE)
-                if rate and (wait := began + (done + len(piece)) / rate - time.monotonic()) > 0:
-                    await asyncio.sleep(wait)
-                await response.write(piece)
-                self.sent += len(piece)
-            await response.write_eof()
+            # Who tries what the server can leaves when it has seen enough.
+            with suppress(ConnectionError):
+                await response.prepare(request)
+                for done in range(0, length, _PIECE):
+                    piece = file.read(_PIECE)
+                    if rate and (wait := began + (done + len(piece)) / rate - time.monotonic()) > 0:
+                        await asyncio.sleep(wait)
+                    await response.write(piece)
+                    self.sent += len(piece)
+                await response.write_eof()
         return response
 
     def _find(self, request: web.Request) -> tuple[Path, str] | None:

@@ -1,11 +1,11 @@
-"""What DICOM headers say for the archive's rows: getPatient, getPatientStudy and getSeries, by canonical fields.
+"""What DICOM headers say for the archive's rows: getPatient, getPatientStudy and getSeries, and getDicomTags.
 
 Hides which keyword stands behind which field, and how the archive writes its values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import pydicom
@@ -30,6 +30,8 @@ SERIES_FIELDS = (
 _NAMES = frozenset({*PATIENT_FIELDS, *STUDY_FIELDS, *SERIES_FIELDS})
 _TAGS = sorted({_KEYWORD_OF.get(name, name) for name in _NAMES})
 _NUMBERS = {"SeriesNumber", "LongitudinalTemporalOffsetFromEvent"}
+#: VRs whose values are no text (PS3.5, 6.2).
+_BYTES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 
 def read_fields(file: BinaryIO) -> Fields:
@@ -40,6 +42,33 @@ def read_fields(file: BinaryIO) -> Fields:
     file.seek(0)
     dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
     return {name: _value(dataset, name) for name in _NAMES}
+
+
+def read_tags(file: BinaryIO) -> Iterator[Fields]:
+    """The rows of getDicomTags: element, name and data of all that stands before the pixel data, the file meta first.
+
+    What is in a sequence follows it, a ">" before its element for each level. Values that are no text are empty.
+    Raises what pydicom raises for a file that it cannot read.
+    """
+    file.seek(0)
+    dataset = pydicom.dcmread(file, stop_before_pixels=True)
+    yield from _tags(dataset.file_meta, "")
+    yield from _tags(dataset, "")
+
+
+def _tags(dataset: pydicom.Dataset, level: str) -> Iterator[Fields]:
+    for element in dataset:
+        tag = element.tag
+        is_text = element.VR != "SQ" and element.VR not in _BYTES and element.value is not None
+        values = element.value if isinstance(element.value, MultiValue) else [element.value]
+        yield {
+            "element": f"{level}({tag.group:04X},{tag.element:04X})",
+            "name": element.name,
+            "data": "\\".join(map(str, values)) if is_text else "",
+        }
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _tags(item, level + ">")
 
 
 def select(fields: Mapping[str, Any], names: Iterable[str], more: Mapping[str, Any]) -> Fields:

@@ -27,7 +27,8 @@ from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from mirror.archive.endpoints import ALIASES, ENDPOINTS, FIELDS, DialectName, Endpoint, Kind, canonical
+from mirror.archive.endpoints import ENDPOINTS, DialectName, Endpoint
+from mirror.archive.fields import ALIASES, FIELDS, Kind, canonical
 from mirror.errors import (
     ArchiveError,
     BadAnswer,

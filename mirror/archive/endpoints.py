@@ -1,8 +1,7 @@
 """THE table of the v4 API: every call with its parameters, answer fields and formats, for both dialects.
 
 Client, server, `query`, the metadata document and README's table all read this; nothing else lists calls.
-A field has one canonical name here (its DICOM keyword where it is a DICOM attribute, otherwise the name nbia v4
-uses); the wire names of each dialect are listed per call, in the order in which the server sends them.
+The wire names of the answer's fields are listed per call, in the order in which the server sends them.
 
 Sources: NBIA-TCIA server source at 865725e0 for "nbia"; TCIA's REST API guide and Bindaas 0d3b0af8 for "tcia".
 """
@@ -13,18 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from mirror.archive.fields import Kind
+
 DialectName = Literal["nbia", "tcia"]
-
-
-class Kind(StrEnum):
-    """The type of an answer field or parameter."""
-
-    TEXT = "string"
-    UID = "uid"
-    INTEGER = "integer"
-    #: A number that may have a fraction; SeriesNumber is stored as decimal(22,6).
-    DECIMAL = "decimal"
-    DATE = "date"
 
 
 class Answer(StrEnum):
@@ -43,16 +33,6 @@ class Format(StrEnum):
     CSV = "csv"
     XML = "xml"
     HTML = "html"
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """An answer field: its canonical name, type, DICOM tag (PS3.6, "gggg,eeee") and meaning."""
-
-    name: str
-    kind: Kind
-    tag: str | None
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +69,12 @@ class Endpoint:
     formats: tuple[Format, ...] = tuple(Format)
     #: Status 400 text of the nbia server when a required parameter is missing.
     missing: str = ""
+    #: Status 400 text of the nbia server for a series that is not there or not to be seen; {uid} stands for it.
+    denied: str = ""
+    #: nbia: no rows are an empty list, where the other calls answer nothing at all.
+    empty_list: bool = False
+    #: nbia: parameters that it does not know are ignored, where other calls refuse them.
+    lax: bool = False
 
     def path(self, dialect: DialectName) -> str | None:
         """The path below the dialect's base URL, or None where the dialect does not have the call."""
@@ -102,75 +88,6 @@ class Endpoint:
         """The parameters that the dialect has, in order."""
         return tuple(p for p in self.params if p.wire(dialect))
 
-
-def _fields(*rows: tuple[str, Kind, str | None, str]) -> dict[str, Field]:
-    return {name: Field(name, kind, tag, text) for name, kind, tag, text in rows}
-
-
-FIELDS: dict[str, Field] = _fields(
-    ("Collection", Kind.TEXT, None, "Name of the collection"),
-    ("Site", Kind.TEXT, None, "Site that submitted the series"),
-    ("PatientID", Kind.TEXT, "0010,0020", "Patient identifier, unique within a collection"),
-    ("PatientName", Kind.TEXT, "0010,0010", "Patient name, as de-identified"),
-    ("PatientBirthDate", Kind.DATE, "0010,0030", "Birth date, as de-identified"),
-    ("PatientSex", Kind.TEXT, "0010,0040", "Sex of the patient"),
-    ("PatientAge", Kind.TEXT, "0010,1010", "Age of the patient at the study"),
-    ("EthnicGroup", Kind.TEXT, "0010,2160", "Ethnic group of the patient"),
-    ("Phantom", Kind.TEXT, None, "YES where the subject is a phantom"),
-    ("SpeciesCode", Kind.TEXT, "0010,2202", "SNOMED CT code of the species"),
-    ("SpeciesDescription", Kind.TEXT, "0010,2201", "Species of the subject"),
-    ("StudyInstanceUID", Kind.UID, "0020,000D", "Unique identifier of the study"),
-    ("StudyDate", Kind.DATE, "0008,0020", "Date on which the study started, as de-identified"),
-    ("StudyDescription", Kind.TEXT, "0008,1030", "Description of the study"),
-    ("StudyID", Kind.TEXT, "0020,0010", "Study identifier given by user or equipment"),
-    ("AdmittingDiagnosesDescription", Kind.TEXT, "0008,1080", "Admitting diagnoses"),
-    ("SeriesCount", Kind.INTEGER, None, "Number of the study's visible series"),
-    ("LongitudinalTemporalEventType", Kind.TEXT, "0012,0053", "Event that the offset counts from"),
-    ("LongitudinalTemporalOffsetFromEvent", Kind.DECIMAL, "0012,0052", "Days between event and study"),
-    ("SeriesInstanceUID", Kind.UID, "0020,000E", "Unique identifier of the series"),
-    ("Modality", Kind.TEXT, "0008,0060", "Type of equipment that made the series"),
-    ("ProtocolName", Kind.TEXT, "0018,1030", "Conditions under which the series was made"),
-    ("SeriesDate", Kind.DATE, "0008,0021", "Date on which the series started"),
-    ("SeriesDescription", Kind.TEXT, "0008,103E", "Description of the series"),
-    ("BodyPartExamined", Kind.TEXT, "0018,0015", "Body part examined"),
-    ("SeriesNumber", Kind.DECIMAL, "0020,0011", "Number of the series"),
-    ("AnnotationsFlag", Kind.TEXT, None, "Whether annotation files belong to the series"),
-    ("Manufacturer", Kind.TEXT, "0008,0070", "Maker of the equipment"),
-    ("ManufacturerModelName", Kind.TEXT, "0008,1090", "Model of the equipment"),
-    ("SoftwareVersions", Kind.TEXT, "0018,1020", "Software of the equipment"),
-    ("PixelSpacing", Kind.TEXT, "0028,0030", "Distinct row spacings of the series, mm"),
-    ("SliceThickness", Kind.TEXT, "0018,0050", "Distinct slice thicknesses of the series, mm"),
-    ("ImageCount", Kind.INTEGER, None, "Number of the series' images"),
-    ("MaxSubmissionTimestamp", Kind.DATE, None, "Day the newest image of the series was submitted"),
-    ("LicenseName", Kind.TEXT, None, "Licence under which the series may be used"),
-    ("LicenseURI", Kind.TEXT, None, "Where the licence's text lies"),
-    ("DataDescriptionURI", Kind.TEXT, None, "DOI of the data set the series belongs to"),
-    ("FileSize", Kind.INTEGER, None, "Bytes of the series' DICOM files"),
-    ("ReleasedStatus", Kind.TEXT, None, "Whether the curators released the series"),
-    ("DateReleased", Kind.DATE, None, "Day of release; what the since-calls compare"),
-    ("Visibility", Kind.TEXT, None, "Curation state of the series"),
-    ("ThirdPartyAnalysis", Kind.TEXT, None, "YES where others than the collection's authors made the series"),
-    ("Authorized", Kind.INTEGER, None, "1: the asking user may see the row"),
-    ("TotalSizeInBytes", Kind.INTEGER, None, "Bytes of the series' DICOM files"),
-    ("ObjectCount", Kind.INTEGER, None, "Number of the series' DICOM files"),
-    ("SOPInstanceUID", Kind.UID, "0008,0018", "Unique identifier of the instance"),
-    ("id", Kind.INTEGER, None, "Number of the description"),
-    ("description", Kind.TEXT, None, "Description of the collection, HTML"),
-    ("descriptionURI", Kind.TEXT, None, "DOI of the collection"),
-    ("collectionName", Kind.TEXT, None, "Name of the collection"),
-)
-
-#: Wire names that mean a canonical field, wherever they occur: old spellings, short forms, v1 leftovers.
-ALIASES: dict[str, str] = {
-    "PatientId": "PatientID",
-    "StudyDesc": "StudyDescription",
-    "AdmittingDiagnosisDescription": "AdmittingDiagnosesDescription",
-    "TimeStamp": "MaxSubmissionTimestamp",
-    "CollectionURI": "DataDescriptionURI",
-    "Date Released": "DateReleased",
-    "PixelSpacing(mm)-Row": "PixelSpacing",
-    "SliceThickness(mm)": "SliceThickness",
-}
 
 _PATIENT = "PatientId PatientName PatientSex EthnicGroup Collection Phantom SpeciesCode SpeciesDescription Authorized"
 _PATIENT_TCIA = "PatientID PatientName PatientBirthDate PatientSex EthnicGroup Collection"
@@ -206,10 +123,16 @@ _METADATA_TAIL = " ReleasedStatus DateReleased ThirdPartyAnalysis Authorized"
 _COLLECTION = Param("Collection")
 _MODALITY = Param("Modality")
 _BODY_PART = Param("BodyPartExamined")
+_COLLECTION_NBIA, _MODALITY_NBIA = Param("Collection", tcia=""), Param("Modality", tcia="")
+_BODY_PART_NBIA = Param("BodyPartExamined", tcia="")
 _SERIES_UID = Param("SeriesInstanceUID", required=True, kind=Kind.UID)
 _SINCE = Param("Date", required=True, kind=Kind.DATE, nbia="fromDate")
 _ONE_SERIES = "A parameter, SeriesInstanceUID is required for this API call."
 _ONE_SERIES_COMMA = "A parameter, SeriesInstanceUID, is required for this API call."
+_NOT_GRANTED = (
+    "The user has not been granted the access to image with given SeriesInstanceUID,{uid}."
+    " Please contact System Admin to resolve this issue."
+)
 _COLLECTION_AND_DATE = "A parameter, Collection and Date are required for this API call."
 
 
@@ -272,7 +195,7 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint(
             "getImage", "All files of a series as one zip.",
             (_SERIES_UID, Param("NewFileNames", tcia=""), Param("IncludeMD5", tcia="")),
-            "getImage", "getImage", answer=Answer.ZIP, formats=(), missing=_ONE_SERIES_COMMA,
+            "getImage", "getImage", answer=Answer.ZIP, formats=(), missing=_ONE_SERIES_COMMA, denied=_NOT_GRANTED,
         ),
         Endpoint(
             "NewPatientsInCollection", "Patients of a collection with a series released on or after a day.",
@@ -301,7 +224,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             "ContentsByName", "Series of a shared list.", (Param("name", required=True),),
             "../v1/getContentsByName", "../../SharedList/query/ContentsByName",
             (*_words(_SERIES_TCIA), "Date Released"), _words(_SERIES_TCIA), formats=(Format.JSON,),
-            missing="A parameter, name is required for this API call.",
+            missing="A parameter, name is required for this API call.", lax=True,
         ),
         Endpoint(
             "getUpdatedSeries", "Series released after a day.",
@@ -334,18 +257,56 @@ ENDPOINTS: dict[str, Endpoint] = {
         ),
         Endpoint(
             "getImageWithMD5Hash", "All files of a series as one zip, with their MD5s.", (_SERIES_UID,),
-            "getImageWithMD5Hash", None, answer=Answer.ZIP, formats=(), missing=_ONE_SERIES_COMMA,
+            "getImageWithMD5Hash", None, answer=Answer.ZIP, formats=(), missing=_ONE_SERIES_COMMA, denied=_NOT_GRANTED,
+        ),
+        Endpoint(
+            "getDCMImage", "All files of a series as one zip, named by their numbers, with their MD5s if asked for.",
+            (_SERIES_UID, Param("IncludeAnnotation", tcia=""), Param("MD5Verification", tcia="")),
+            "getDCMImage", None, answer=Answer.ZIP, formats=(), missing=_ONE_SERIES_COMMA,
+            denied="Image with given SeriesInstanceUID,{uid}, is not in public domain.",
+        ),
+        Endpoint(
+            "getDicomTags", "Elements of one image of a series, up to its pixel data.",
+            (Param("SeriesInstanceUID", required=True, kind=Kind.UID, nbia="SeriesUID", tcia=""),),
+            "getDicomTags", None, ("element", "name", "data"), formats=(Format.JSON,), empty_list=True,
+            missing="A parameter, SeriesUID is required for this API call.", denied=_NOT_GRANTED,
         ),
         Endpoint(
             "getCollectionDescriptions", "Descriptions and DOIs of the collections.",
             (Param("collectionName", tcia=""),),
             "getCollectionDescriptions", None, ("description", "id", "collectionName", "descriptionURI"),
-            formats=(Format.JSON,),
+            formats=(Format.JSON,), empty_list=True,
+        ),
+        Endpoint(
+            "getCollectionValuesAndCounts", "Names of all collections, and how many patients each has.", (),
+            "getCollectionValuesAndCounts", None, ("Collection", "Count", "Authorized"),
+            formats=(Format.JSON,), lax=True,
+        ),
+        Endpoint(
+            "getModalityValuesAndCounts", "Modalities, and how many patients have series of them.",
+            (_COLLECTION_NBIA, _BODY_PART_NBIA),
+            "getModalityValuesAndCounts", None, ("Modality", "Count", "Authorized"), formats=(Format.JSON,),
+        ),
+        Endpoint(
+            "getBodyPartValuesAndCounts", "Body parts, and how many patients have series of them.",
+            (_COLLECTION_NBIA, _MODALITY_NBIA),
+            "getBodyPartValuesAndCounts", None, ("BodyPart", "Count", "Authorized"), formats=(Format.JSON,),
+        ),
+        Endpoint(
+            "getManufacturerValuesAndCounts", "Manufacturers, and how many patients have series by them.",
+            (_COLLECTION_NBIA, _MODALITY_NBIA, _BODY_PART_NBIA),
+            "getManufacturerValuesAndCounts", None, ("Manufacturer", "Count", "Authorized"), formats=(Format.JSON,),
+        ),
+        Endpoint(
+            "getSpeciesValuesAndCounts", "Species, and how many patients are of them.", (),
+            "getSpeciesValuesAndCounts", None, ("Species", "Count", "Authorized"), formats=(Format.JSON,), lax=True,
+        ),
+        Endpoint(
+            "getCollectionOrSeriesForDOI", "The collections of a DOI, or its series where CollectionOrSeries says so.",
+            (Param("DOI", required=True, tcia=""), Param("CollectionOrSeries", tcia="")),
+            "getCollectionOrSeriesForDOI", None,
+            ("collection", "seriesInstanceUID", "thirdPartyAnanlysis", "authorized"),
+            formats=(Format.JSON,), method="POST", empty_list=True,
         ),
     )
 }  # fmt: skip
-
-
-def canonical(wire: str) -> str:
-    """The canonical name of a field by its wire name; an unknown name stays as it is."""
-    return ALIASES.get(wire, wire)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from mirror.archive.client import ArchiveClient
-from mirror.archive.endpoints import ENDPOINTS, FIELDS, canonical
+from mirror.archive.endpoints import ENDPOINTS
+from mirror.archive.fields import FIELDS, canonical
 from mirror.archive.rows import as_noun, to_json
 from mirror.events import EventSink, Noticed
 from mirror.layout import Layout

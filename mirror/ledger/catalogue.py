@@ -232,6 +232,23 @@ class Catalogue:
             )
         ]
 
+    def counts(self, name: str, where: Mapping[str, str]) -> list[tuple[str | None, int]]:
+        """Values of Collection, Modality, BodyPartExamined (in upper case) or Manufacturer, ascending, null first.
+
+        Each with how many patients have a complete series of it that matches.
+        """
+        column = _SERIES_COLUMNS[name]
+        value = f"upper(s.{column})" if name == "BodyPartExamined" else f"s.{column}"
+        condition, args = _where(where)
+        return [
+            (r["value"], r["patients"])
+            for r in self._rows(
+                f"SELECT value, count(*) AS patients FROM (SELECT DISTINCT {value} AS value, s.collection, s.patient_id"
+                f" FROM series s WHERE {condition}) GROUP BY value ORDER BY value",
+                args,
+            )
+        ]
+
     # `hidden` asks for what is held and withdrawn instead of what is shown.
 
     def patients(

@@ -29,7 +29,7 @@ from mirror.archive.endpoints import ENDPOINTS, Answer, DialectName, Endpoint
 from mirror.errors import MirrorError, StoreError
 from mirror.ledger import Catalogue
 from mirror.serve.formats import Pieces, describe, encode_rows, find_format
-from mirror.serve.parameters import SERVER_FAULT, Refusal, fault, read_params
+from mirror.serve.parameters import SERVER_FAULT, Refusal, denial, fault, read_params
 from mirror.serve.queries import hierarchy_digest, rows_of, wire_rows
 from mirror.serve.zipping import series_members, zip_pieces
 
@@ -44,10 +44,6 @@ _LARGEST_FORM = 16 * 1024 * 1024
 #: Threads that make parts of zips, so that the small calls keep theirs.
 _ZIPS = 16
 _NO_SUCH_ROW = "java.lang.IndexOutOfBoundsException: Index: 0, Size: 0"
-_NO_ACCESS = (
-    "The user has not been granted the access to image with given SeriesInstanceUID,{uid}."
-    " Please contact System Admin to resolve this issue."
-)
 
 
 def make_app(root: Path, middlewares: Sequence[Middleware] = ()) -> web.Application:
@@ -174,10 +170,10 @@ class _Served:
         async with self._catalogue() as catalogue:
 
             def begin() -> tuple[Pieces | None, bytes, bool]:
-                rows = rows_of(catalogue, endpoint, dialect, params)
+                rows = rows_of(catalogue, self.root, endpoint, dialect, params)
                 with_rows = wire_rows(rows, endpoint, dialect)
                 first = next(with_rows, None)
-                if first is None and dialect == "nbia" and endpoint.name != "getCollectionDescriptions":
+                if first is None and dialect == "nbia" and not endpoint.empty_list:
                     return None, b"", True
                 if form is None:
                     with_rows.close()
@@ -268,7 +264,7 @@ class _Served:
         if members is None:
             if dialect == "tcia":
                 raise fault(dialect, _NO_SUCH_ROW)
-            raise Refusal(400, _NO_ACCESS.format(uid=uid), "application/json")
+            raise denial(endpoint, uid)
         headers = {
             "nbia": {
                 "Content-Type": "application/octet-stream",

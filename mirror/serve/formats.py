@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from mirror.archive.endpoints import FIELDS, Answer, DialectName, Endpoint, Format, Kind, canonical
+from mirror.archive.endpoints import Answer, DialectName, Endpoint, Format
+from mirror.archive.fields import FIELDS, Kind, canonical
 
 Wire = Mapping[str, Any]
 Pieces = Generator[bytes, None, None]

@@ -40,6 +40,11 @@ def fault(dialect: DialectName, detail: str) -> Refusal:
     return Refusal(500, {"errorMessage": detail})
 
 
+def denial(endpoint: Endpoint, series_instance_uid: str) -> Refusal:
+    """What the nbia server says of a series that is not there, or that is not to be seen: it makes no difference."""
+    return Refusal(400, endpoint.denied.format(uid=series_instance_uid), "application/json")
+
+
 async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Request) -> dict[str, str]:
     """The call's parameters by canonical name, `format` among them. Raises Refusal as the dialect's server would."""
     given: list[tuple[str, str]] = list(request.query.items())
@@ -51,7 +56,7 @@ async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Req
     )
     if dialect == "nbia":
         _refuse_method(endpoint, request)
-        if endpoint.method == "GET" and endpoint.name != "ContentsByName":  # version 1 ignores what it does not know
+        if endpoint.method == "GET" and not endpoint.lax:
             _refuse_unknown(list(known), request)
     params: dict[str, str] = {}
     for name, value in given:

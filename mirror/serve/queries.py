@@ -10,13 +10,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from mirror.archive.dialects import encode_row
-from mirror.archive.endpoints import FIELDS, DialectName, Endpoint
+from mirror.archive.endpoints import DialectName, Endpoint
+from mirror.archive.fields import FIELDS
 from mirror.check import series_digest
 from mirror.digests import Level, digest_over, digests_at
+from mirror.errors import StoreError
+from mirror.headers import read_tags
 from mirror.ledger import Catalogue
+from mirror.serve.parameters import denial
 
 Rows = Iterator[dict[str, Any]]
 Params = Mapping[str, str]
@@ -34,7 +39,7 @@ _TCIA_DAY = re.compile(r"(?P<year>\d{4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})")
 _NOT_IN_A_UID_LIST = re.compile(r"[^0-9.,]")
 
 
-def rows_of(catalogue: Catalogue, endpoint: Endpoint, dialect: DialectName, params: Params) -> Rows:
+def rows_of(catalogue: Catalogue, root: Path, endpoint: Endpoint, dialect: DialectName, params: Params) -> Rows:
     """The canonical rows that a call answers with; `params` have canonical names, days are as the dialect has them."""
     where = {name: value for name, value in params.items() if name != "Date"}
     match endpoint.name:
@@ -77,6 +82,20 @@ def rows_of(catalogue: Catalogue, endpoint: Endpoint, dialect: DialectName, para
             rows = _visibility(catalogue, params["seriesId"])
         case "getCollectionDescriptions":
             rows = _descriptions(catalogue, params.get("collectionName"))
+        case "getCollectionValuesAndCounts":
+            rows = _counts(catalogue, "Collection", where)
+        case "getModalityValuesAndCounts":
+            rows = _counts(catalogue, "Modality", where)
+        case "getBodyPartValuesAndCounts":
+            rows = _counts(catalogue, "BodyPartExamined", where)
+        case "getManufacturerValuesAndCounts":
+            rows = _counts(catalogue, "Manufacturer", where)
+        case "getSpeciesValuesAndCounts":
+            rows = _species(catalogue)
+        case "getCollectionOrSeriesForDOI":
+            rows = _of_doi(catalogue, params.get("DOI", ""), params.get("CollectionOrSeries", ""))
+        case "getDicomTags":
+            rows = _tags(catalogue, root, endpoint, params["SeriesInstanceUID"])
         case "ContentsByName":
             rows = iter(())  # a mirror holds no shared lists
         case _:
@@ -175,6 +194,36 @@ def _series_metadata(catalogue: Catalogue, uid: str, *, hidden: bool = False) ->
         patient = next(catalogue.patients(where, hidden=hidden), {})
         study = next(catalogue.studies(where, hidden=hidden), {})
         yield {name: value for name, value in (patient | study | series).items() if name in FIELDS}
+
+
+def _counts(catalogue: Catalogue, name: str, where: Params) -> Rows:
+    return ({name: value, "Count": patients} for value, patients in catalogue.counts(name, where))
+
+
+def _species(catalogue: Catalogue) -> Rows:
+    counted = Counter((_DEFAULTS | row)["SpeciesDescription"] for row in catalogue.patients({}))
+    return ({"SpeciesDescription": name, "Count": patients} for name, patients in sorted(counted.items()))
+
+
+def _of_doi(catalogue: Catalogue, doi: str, wanted: str) -> Rows:
+    """The series that name a DOI, which is compared as it stands, or the collections of these."""
+    series = (row for row in catalogue.series({"DataDescriptionURI": doi}) if row.get("DataDescriptionURI") == doi)
+    if wanted.lower() == "series":
+        return series
+    return ({"Collection": name} for name in dict.fromkeys(row["Collection"] for row in series))
+
+
+def _tags(catalogue: Catalogue, root: Path, endpoint: Endpoint, uid: str) -> Rows:
+    """Elements of the first image of a series. Raises Refusal for a series that is not shown."""
+    first = next(catalogue.instances(uid), None)
+    if first is None:
+        raise denial(endpoint, uid)
+    path = root / first["path"]
+    try:
+        with path.open("rb") as file:
+            yield from read_tags(file)
+    except OSError as error:
+        raise StoreError(f"{path.name}: {error.strerror}") from error
 
 
 def _descriptions(catalogue: Catalogue, only: str | None) -> Rows:

@@ -119,19 +119,23 @@ def series_members(
             for n, row in enumerate(rows, start=1)
         ]
         return [Member.text("./", ""), *files]
-    if params.get("NewFileNames", "").lower() == "yes":
+    if endpoint.name == "getDCMImage" or params.get("NewFileNames", "").lower() == "yes":
         named = number_names([(r["sop_instance_uid"], r["acquisition_number"], r["instance_number"]) for r in rows])
         names = [named[row["sop_instance_uid"]] for row in rows]
     else:
         names = [f"{n:08d}.dcm" for n in range(1, len(rows) + 1)]
-    with_hashes = endpoint.name == "getImageWithMD5Hash"
+    with_hashes = (
+        endpoint.name == "getImageWithMD5Hash"
+        or params.get("IncludeMD5", "").lower() == "yes"
+        or params.get("MD5Verification", "").lower() == "true"
+    )
     members: list[Member] = []
-    if not with_hashes:
+    if endpoint.name == "getImage":
         series = next(catalogue.series({"SeriesInstanceUID": params["SeriesInstanceUID"]}), {})
         words = {name: series.get(name, "") for name in ("Collection", "LicenseName", "LicenseURI")}
         members.append(Member.text("LICENSE", _LICENSE.format_map(words)))
     members += [Member(name, root / row["path"], row["bytes"]) for name, row in zip(names, rows, strict=True)]
-    if with_hashes or params.get("IncludeMD5", "").lower() == "yes":
+    if with_hashes:
         hashes = [(name, row["md5"]) for name, row in zip(names, rows, strict=True)]
         members.append(Member.text("md5hashes.csv", md5_list(hashes)))
     return members

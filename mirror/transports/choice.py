@@ -101,6 +101,19 @@ class _Kind:
 
 
 @dataclass(frozen=True, slots=True)
+class _Costs:
+    """Seconds of what is scarce that a series takes either way: of connections, or of this process."""
+
+    by: dict[Way, float]
+    ours: bool
+
+    @property
+    def best(self) -> Way:
+        """The way that costs less."""
+        return "zip" if self.by["zip"] < self.by["instance"] else "instance"
+
+
+@dataclass(frozen=True, slots=True)
 class _Wanted:
     """A series to bring: what all of it counts as, and what is missing of it; see _OBJECT. And bytes of all of it."""
 
@@ -234,7 +247,7 @@ class AutoTransport:
         costs = self._costs(kind, wanted)
         if wanted.missing < wanted.all:
             # Of the zip only what is missing is of use; and such a series is not like others of its kind.
-            if costs is None or costs["instance"] <= costs["zip"]:
+            if costs is None or costs.best == "instance":
                 return "instance", None, "part of it is here"
             return "zip", None, f"most of it is missing; {self._words(kind, wanted)}"
         large = wanted.bytes > _LARGE
@@ -243,20 +256,20 @@ class AutoTransport:
                 kind.by[way].tried += 1
                 return way, kind, f"tried on the first series of {kind.name}"
         if large:
-            way = "zip" if costs is not None and costs["zip"] < _FAR_BETTER * costs["instance"] else "instance"
-            return way, kind, f"it is large; {self._words(kind, wanted)}"
+            far_better = costs is not None and costs.by["zip"] < _FAR_BETTER * costs.by["instance"]
+            return "zip" if far_better else "instance", kind, f"it is large; {self._words(kind, wanted)}"
         if costs is None:
             return None, kind, f"nothing is known yet of {kind.name}"
         best = self._prefer(kind, wanted)
-        if self._processor.is_limit:
+        if costs.ours:
             return best, kind, self._words(kind, wanted)
         last = self._costs(kind, wanted, self._open + max(0, self._left))
-        if best == "zip" and last is not None and last["instance"] < last["zip"]:
+        if best == "zip" and last is not None and last.best == "instance":
             return "instance", kind, "the last series share the connections, and a zip would take one alone"
         other: Way = "zip" if best == "instance" else "instance"
         # Where a series costs little more by it, or nothing, it is tried often, else seldom.
-        kind.spent += min(costs.values())
-        if costs[other] - costs[best] <= _CURIOSITY * kind.spent:
+        kind.spent += min(costs.by.values())
+        if costs.by[other] - costs.by[best] <= _CURIOSITY * kind.spent:
             kind.spent = 0.0
             return other, kind, f"tried again; {self._words(kind, wanted)}"
         return best, kind, self._words(kind, wanted)
@@ -267,8 +280,8 @@ class AutoTransport:
         name = f"{_SIZE_WORDS[size]}, {_NUMBER_WORDS[number]} of them"
         return self._kinds.setdefault((size, number), _Kind(name))
 
-    def _costs(self, kind: _Kind, wanted: _Wanted, series: int | None = None) -> dict[Way, float] | None:
-        """Seconds of what is scarce that a series takes either way: connections, or this process; None: nobody knows.
+    def _costs(self, kind: _Kind, wanted: _Wanted, series: int | None = None) -> _Costs | None:
+        """What a series costs either way; None: nobody knows yet.
 
         `series`: beside so many, itself included, where there are fewer than may be open at a time.
         """
@@ -288,19 +301,19 @@ class AutoTransport:
             ours *= wanted.missing / wanted.all
             # Where a zip would wait for the archive instead of us, nothing is won.
             if ours <= ours_zip or all_ < _NOT_WORSE * one:
-                return {"instance": ours, "zip": ours_zip}
+                return _Costs({"instance": ours, "zip": ours_zip}, ours=True)
         elif kind.preferred != "zip" and self._pace.statistics().marginal < _SCARCE:
             # The link is full, say: what a zip had from it came from the others. So it is worth a try now and then.
             all_ = max(all_, _LITTLE_WORSE * one)
-        return {"instance": one, "zip": all_}
+        return _Costs({"instance": one, "zip": all_}, ours=False)
 
     def _prefer(self, kind: _Kind, wanted: _Wanted) -> Way:
         """The way that costs less; a change of mind is told."""
         costs = self._costs(kind, wanted)
         if costs is None:
             return "instance"
-        best: Way = "zip" if costs["zip"] < costs["instance"] else "instance"
-        if kind.preferred is None or (best != kind.preferred and costs[best] < _BETTER * costs[kind.preferred]):
+        best, by = costs.best, costs.by
+        if kind.preferred is None or (best != kind.preferred and by[best] < _BETTER * by[kind.preferred]):
             kind.preferred = best
             self._tell(best, f"for series of {kind.name}: {self._words(kind, wanted)}")
         return kind.preferred
@@ -310,10 +323,10 @@ class AutoTransport:
         costs = self._costs(kind, wanted)
         if costs is None:
             return "nothing is measured yet"
-        rates = {way: wanted.objects / max(cost, 1e-9) for way, cost in costs.items()}
-        if self._processor.is_limit:
-            ratio = costs["zip"] / max(costs["instance"], 1e-9)
+        if costs.ours:
+            ratio = costs.by["zip"] / max(costs.by["instance"], 1e-9)
             return f"this process is what all wait for, and a zip costs it {ratio:.2g} of what single objects do"
+        rates = {way: wanted.objects / max(cost, 1e-9) for way, cost in costs.by.items()}
         return f"a connection brings {rates['zip']:.3g} objects a second as zips, {rates['instance']:.3g} one by one"
 
     def _tell(self, way: Way, why: str, series_instance_uid: str | None = None) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from mirror.archive.dialects import decode_row, encode_row
-from mirror.archive.endpoints import ENDPOINTS, FIELDS, Format, canonical
+from mirror.archive.endpoints import ENDPOINTS, Format
+from mirror.archive.fields import FIELDS, canonical
 from mirror.archive.rows import as_noun
 from mirror.model import Patient, Series, Study
 from mirror.serve.formats import encode_rows

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from mirror.archive.endpoints import ALIASES, ENDPOINTS, FIELDS, Answer, DialectName, Endpoint, Format, Kind, canonical
+from mirror.archive.endpoints import ENDPOINTS, Answer, DialectName, Endpoint, Format
+from mirror.archive.fields import ALIASES, FIELDS, Kind, canonical
 
 each = pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=list(ENDPOINTS))
 DIALECTS: tuple[DialectName, ...] = ("nbia", "tcia")
@@ -18,7 +19,9 @@ BOTH = [
 ]  # fmt: skip
 NBIA_ONLY = [
     "getUpdatedSeries", "getSeriesMetadata", "getSeriesQCInfo", "getMD5HashForImage", "getMD5Hierarchy",
-    "getImageWithMD5Hash", "getCollectionDescriptions",
+    "getImageWithMD5Hash", "getCollectionDescriptions", "getCollectionValuesAndCounts", "getModalityValuesAndCounts",
+    "getBodyPartValuesAndCounts", "getManufacturerValuesAndCounts", "getSpeciesValuesAndCounts",
+    "getCollectionOrSeriesForDOI", "getDCMImage", "getDicomTags",
 ]  # fmt: skip
 
 
@@ -65,7 +68,8 @@ def test_only_calls_that_answer_rows_have_formats(endpoint: Endpoint):
 
 @each
 def test_a_call_with_a_required_parameter_has_words_for_its_absence(endpoint: Endpoint):
-    silent = {"getMD5HashForImage", "getSeriesQCInfo"}  # the server answers nothing, or a status without words
+    # The server answers nothing, or a status without words.
+    silent = {"getMD5HashForImage", "getSeriesQCInfo", "getCollectionOrSeriesForDOI"}
     required = any(param.required for param in endpoint.params)
     assert bool(endpoint.missing) == (required and endpoint.name not in silent)
 
@@ -114,6 +118,6 @@ def test_how_the_dialects_differ():
     assert ENDPOINTS["getPatient"].fields("nbia")[0] == "PatientId"
     assert ENDPOINTS["getPatient"].fields("tcia")[0] == "PatientID"
     assert [name for name, e in ENDPOINTS.items() if e.method == "POST"] == [
-        "getSeriesMetadata", "getSeriesQCInfo", "getMD5Hierarchy",
+        "getSeriesMetadata", "getSeriesQCInfo", "getMD5Hierarchy", "getCollectionOrSeriesForDOI",
     ]  # fmt: skip
     assert Kind.DATE is FIELDS["DateReleased"].kind
