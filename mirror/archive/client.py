@@ -178,6 +178,37 @@ class ArchiveClient:
         """nbia: descriptions and DOIs. `where`: collectionName."""
         return await self._rows("getCollectionDescriptions", lambda r: r, **where)
 
+    async def get_collection_or_series_for_doi(self, doi: str, *, series: bool = False) -> Rows[dict[str, Any]]:
+        """nbia: canonical rows of the collections that name a DOI, as it stands there, or of their series."""
+        wanted = "series" if series else "collection"
+        return await self._rows("getCollectionOrSeriesForDOI", lambda r: r, DOI=doi, CollectionOrSeries=wanted)
+
+    async def get_dicom_tags(self, series_instance_uid: str) -> Rows[dict[str, Any]]:
+        """nbia: element, name and data of what stands in one image of a series."""
+        return await self._rows("getDicomTags", lambda r: r, SeriesInstanceUID=series_instance_uid)
+
+    # Counts, nbia: canonical rows of a value and Count, how many patients have series of it
+
+    async def get_collection_values_and_counts(self) -> Rows[dict[str, Any]]:
+        """Collections."""
+        return await self._rows("getCollectionValuesAndCounts", lambda r: r)
+
+    async def get_modality_values_and_counts(self, **where: str) -> Rows[dict[str, Any]]:
+        """Modalities. `where`: Collection, BodyPartExamined."""
+        return await self._rows("getModalityValuesAndCounts", lambda r: r, **where)
+
+    async def get_body_part_values_and_counts(self, **where: str) -> Rows[dict[str, Any]]:
+        """Body parts. `where`: Collection, Modality."""
+        return await self._rows("getBodyPartValuesAndCounts", lambda r: r, **where)
+
+    async def get_manufacturer_values_and_counts(self, **where: str) -> Rows[dict[str, Any]]:
+        """Manufacturers; a row without one counts those of whom nothing is said. `where`: as the calls before."""
+        return await self._rows("getManufacturerValuesAndCounts", lambda r: r, **where)
+
+    async def get_species_values_and_counts(self) -> Rows[dict[str, Any]]:
+        """Species."""
+        return await self._rows("getSpeciesValuesAndCounts", lambda r: r)
+
     # Digests
 
     async def get_md5_hash_for_image(self, sop_instance_uid: str) -> str | None:
@@ -204,6 +235,11 @@ class ArchiveClient:
         """nbia: as get_image, with md5hashes.csv and without a LICENSE."""
         params = {"SeriesInstanceUID": series_instance_uid}
         return await self._call(ENDPOINTS["getImageWithMD5Hash"], params, lambda c, n, _: receive(c, n))
+
+    async def get_dcm_image(self, series_instance_uid: str, receive: Receive[T], **options: str) -> T:
+        """nbia: as get_image, without a LICENSE, members by their numbers. `options`: MD5Verification=true."""
+        params = {"SeriesInstanceUID": series_instance_uid, **options}
+        return await self._call(ENDPOINTS["getDCMImage"], params, lambda c, n, _: receive(c, n))
 
     async def delegate(
         self,
