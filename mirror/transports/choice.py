@@ -177,8 +177,8 @@ class AutoTransport:
     async def _fetch_first(self, open_series: OpenSeries, size: SeriesSize | None, uid: str) -> None:
         wanted = await _look_at(open_series, size)
         way, kind, why = self._choose(open_series, wanted)
-        while way is None and self._coming >= self._connections:
-            # All connections have work until more is known.
+        while way is None and self._coming >= self._pace.statistics().limit:
+            # All that may be in flight is; more would only stand in the way of what is tried.
             await self._ended.wait()
             way, kind, why = self._choose(open_series, wanted)
         way = way or "instance"
@@ -302,8 +302,13 @@ class AutoTransport:
             # Where a zip would wait for the archive instead of us, nothing is won.
             if ours <= ours_zip or all_ < _NOT_WORSE * one:
                 return _Costs({"instance": ours, "zip": ours_zip}, ours=True)
-        elif kind.preferred != "zip" and self._pace.statistics().marginal < _SCARCE:
+        elif (
+            kind.preferred != "zip"
+            and wanted.bytes >= _SIZES[0] * wanted.objects
+            and self._pace.statistics().marginal < _SCARCE
+        ):
             # The link is full, say: what a zip had from it came from the others. So it is worth a try now and then.
+            # Small objects fill no link before their number is the limit.
             all_ = max(all_, _LITTLE_WORSE * one)
         return _Costs({"instance": one, "zip": all_}, ours=False)
 

@@ -182,12 +182,15 @@ async def test_while_we_are_the_limit_large_objects_come_one_by_one(archive, mir
     assert_nothing_wrong(mirror, archive)
 
 
-async def test_where_more_connections_bring_little_no_zip_takes_from_others(archive, mirror, monkeypatch):
+@pytest.mark.parametrize(("side", "by_zip"), [(240, 2), (16, SERIES - 2)], ids=["large", "small"])
+async def test_where_more_connections_bring_little_no_zip_takes_from_others(archive, mirror, monkeypatch, side, by_zip):
+    """Of objects that can fill a link."""
     monkeypatch.setattr(choice, "_SCARCE", 2.0)
+    stock(archive, SERIES, OBJECTS, first=600, side=side)
+    some = Scope(series=tuple(uid(9, 1, number) for number in range(600, 600 + SERIES)))
     archive.faults.add("getSingleImage", delay(0.1))
-    report = await mirror.sync(archive, scope=MANY, **ONE_BY_ONE)
-    assert (report.exit_code, singles(archive)) == (0, (SERIES - 2) * OBJECTS)
-    assert zips(archive) == 2
+    report = await mirror.sync(archive, scope=some, **ONE_BY_ONE)
+    assert (report.exit_code, zips(archive), singles(archive)) == (0, by_zip, (SERIES - by_zip) * OBJECTS)
     assert_nothing_wrong(mirror, archive)
 
 
