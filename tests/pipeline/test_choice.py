@@ -155,9 +155,9 @@ async def test_many_series_at_a_time(archive, mirror):
 async def test_while_we_are_the_limit_small_objects_come_as_zips(archive, mirror, processor):
     """Though a connection brings more of them one by one."""
     processor.is_limit = True
-    archive.faults.add("getSingleImage", delay(0.1))
-    archive.faults.add("getImage", delay(0.16))
-    report = await mirror.sync(archive, scope=MANY, **ONE_BY_ONE)
+    archive.faults.add("getSingleImage", delay(0.03))
+    archive.faults.add("getImage", delay(0.2))
+    report = await mirror.sync(archive, scope=MANY, connections=2, **ONE_BY_ONE)
     assert (report.exit_code, report.findings) == (0, ())
     assert (singles(archive), zips(archive)) == (2 * OBJECTS, SERIES - 2)
     assert "this process is what all wait for, and a zip costs it 0." in told(mirror)[0][0].why
