@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import pydicom
+from pydicom.datadict import dictionary_description, dictionary_has_tag
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
 Fields = dict[str, Any]
 
@@ -57,18 +59,30 @@ def read_tags(file: BinaryIO) -> Iterator[Fields]:
 
 
 def _tags(dataset: pydicom.Dataset, level: str) -> Iterator[Fields]:
-    for element in dataset:
-        tag = element.tag
-        is_text = element.VR != "SQ" and element.VR not in _BYTES and element.value is not None
-        values = element.value if isinstance(element.value, MultiValue) else [element.value]
-        yield {
-            "element": f"{level}({tag.group:04X},{tag.element:04X})",
-            "name": element.name,
-            "data": "\\".join(map(str, values)) if is_text else "",
-        }
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _tags(item, level + ">")
+    for tag in sorted(dataset.keys()):
+        items: Iterable[pydicom.Dataset] = ()
+        try:
+            element = dataset[tag]
+            name, value = element.name, element.value
+        except (
+            Exception
+        ):  # pydicom converts values when they are asked for, and has no one error for those that it cannot
+            name, data = _as_it_stands(dataset, tag)
+        else:
+            if element.VR == "SQ":
+                items = value
+            is_text = element.VR != "SQ" and element.VR not in _BYTES and value is not None
+            data = "\\".join(map(str, value if isinstance(value, MultiValue) else [value])) if is_text else ""
+        yield {"element": f"{level}({tag.group:04X},{tag.element:04X})", "name": name, "data": data}
+        for item in items:
+            yield from _tags(item, level + ">")
+
+
+def _as_it_stands(dataset: pydicom.Dataset, tag: BaseTag) -> tuple[str, str]:
+    """Name and text of an element whose value is not what its VR says."""
+    name = dictionary_description(tag) if dictionary_has_tag(tag) else "Unknown"
+    value = dataset.get_item(tag).value
+    return name, value.decode("latin-1").strip("\0 ") if isinstance(value, bytes) else str(value)
 
 
 def select(fields: Mapping[str, Any], names: Iterable[str], more: Mapping[str, Any]) -> Fields:

@@ -239,7 +239,7 @@ def is_sequence(data: Bytes, tag: int, value: int) -> bool:
         return True
     if tag & 1 == 0:  # the dictionary has no private tags
         # The package first: of two threads that come in by two of its modules, one would see what is half there.
-        import pydicom  # noqa: F401
+        import pydicom  # noqa: F401 - for the order of imports, see above
         from pydicom.datadict import dictionary_VR
 
         with suppress(KeyError):

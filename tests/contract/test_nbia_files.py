@@ -97,6 +97,21 @@ async def test_what_is_in_a_sequence_follows_it_with_a_mark_for_each_level(archi
     assert told["(0029,1010)"] == ""
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+@pytest.mark.parametrize(("value", "said"), [(b"a\xe9 b", "a\u00e9 b"), (b"1.5 ", "1.5"), (b"\0\0\0\0", "")])
+async def test_a_value_that_is_not_what_its_vr_says_is_told_as_it_stands(
+    archive: FakeArchive, value: bytes, said: str
+) -> None:
+    (body,) = make_series(series_uid=uid(5, 6), instances=1, ExposureTime=1234)
+    assert body.count(b"IS\x04\x001234") == 1
+    archive.stock("Brain Beta", [body.replace(b"IS\x04\x001234", b"IS\x04\x00" + value)])
+    answer = await ask(archive.url() + "getDicomTags", SeriesUID=uid(5, 6))
+    assert answer.status == 200
+    told = {row["element"]: row for row in answer.rows}
+    assert told["(0018,1150)"] == {"element": "(0018,1150)", "name": "Exposure Time", "data": said}
+    assert told["(0020,000E)"]["data"] == uid(5, 6)
+
+
 async def test_a_file_that_is_gone_is_a_fault_and_no_empty_answer(archive: FakeArchive) -> None:
     for path in archive.root.rglob("*.dcm"):
         path.unlink()
