@@ -48,7 +48,9 @@ async def fetch_planned(kit: Kit, settings: Settings) -> None:
     first = await kit.ledger.run(kit.ledger.todo, kit.run, 0, _PROBED)
     if not first:
         return
-    kit.inline.begin(await kit.threads.run(kit.store.probe))
+    seconds = await kit.threads.run(kit.store.probe)
+    kit.inline.begin(seconds)
+    kit.turns.begin(seconds)
     connections = settings.archive.connections
     gate = asyncio.Semaphore(connections)
     jobs_in, jobs_out = anyio.create_memory_object_stream[Job](2 * connections)

@@ -69,6 +69,12 @@ class Threads:
         result: T = call.result
         return result
 
+    @property
+    def are_idle(self) -> bool:
+        """Whether no call is at work or waits. For the loop, which alone brings calls: it stays so until it does."""
+        with self._desk.lock:
+            return not (self._desk.awake or self._desk.calls)
+
 
 class _Call:
     """A call, what came of it, and who waits for that."""

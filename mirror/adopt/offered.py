@@ -126,7 +126,7 @@ class OfferTransport:
         """See Transport."""
         kit, todo = open_series.kit, open_series.todo
         if self._lists:
-            await list_series(open_series)
+            await list_series(open_series, lambda: None)
         if open_series.round == 1:
             await tell_opened(open_series, size.object_count if size else 0)
         found = await self._offers.found.run(self._offers.found.find, todo.series.series_instance_uid)

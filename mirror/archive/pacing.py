@@ -276,6 +276,8 @@ async def retrying(work: Callable[[int], Awaitable[T]], settings: ArchiveSetting
     try:
         return await work(1)
     except ArchiveError as error:
+        if error.fate is not Fate.RETRY:
+            raise
         # The machinery of tries is for the few that need one; it counts this as the first.
         return await _again(work, settings, sleep, began, error)
 

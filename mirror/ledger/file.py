@@ -63,6 +63,11 @@ class LedgerFile:
         """Call a method of this ledger in a thread, after those already waiting. Not cut short by cancellation."""
         return await self._threads.run(work, *args, **kwargs)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no method is called or waits to be: then the loop itself may call one that takes no time."""
+        return self._threads.are_idle
+
     @contextmanager
     def transaction(self, *, changes: bool = False, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Everything that the block writes, or nothing. `changes`: what is held is another, a manifest is stale.

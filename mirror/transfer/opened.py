@@ -6,8 +6,9 @@ Hides when rows reach the ledger (in batches, after their files are published) a
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import anyio
 
@@ -22,6 +23,8 @@ from mirror.settings import SyncSettings
 from mirror.threads import Threads
 from mirror.tree import Store
 
+T = TypeVar("T")
+
 #: Rows are written in batches of this many: what a crash makes the next run check again on disk.
 _ROWS = 200
 #: Findings about single instances that a verdict lists one by one; more are only counted.
@@ -31,14 +34,18 @@ _DAY = 86_400
 _SMALL = 128 * 1024
 _QUICK = 0.0002
 _SOON = 0.005
+#: What a row counts for, for a turn of the ledger to be as long as a small body takes.
+_ROW_BYTES = 512
 #: A single one counts as no more than so many times as long.
 _OUTLIER = 4
+#: Times that a server says in a row, and from the start, that it has no such call.
+_OFTEN_ENOUGH = 3
 #: Threads that check bodies: more than one core can hash for, for disks that make each of them wait.
 _CHECKERS = 8
 
 
 class Inline:
-    """Whether a small body is checked and placed in the event loop itself.
+    """Whether a small body is checked and placed in the event loop itself, or a few rows are written there.
 
     Where a disk answers sooner than a thread does, a thread costs more than it saves: loop and thread then fight for
     the interpreter, at every system call of either. It is so with a file system in memory, or when nothing is flushed;
@@ -63,6 +70,31 @@ class Inline:
         self._seconds += (min(seconds, _OUTLIER * _SOON) - self._seconds) / 32
 
 
+class DigestCall:
+    """Whether the archive has getMD5Hierarchy: one that only ever said no such thing is not asked for each series.
+
+    An archive of the dialect that never had it would be asked a million times; one that has it answers 200 even for
+    what it does not know.
+    """
+
+    def __init__(self) -> None:
+        self._missing = 0
+        self._answered = False
+
+    @property
+    def is_there(self) -> bool:
+        """False where the archive has shown that it has no such call."""
+        return self._answered or self._missing < _OFTEN_ENOUGH
+
+    def answered(self) -> None:
+        """It was answered, by whatever it was."""
+        self._answered = True
+
+    def missed(self) -> None:
+        """The answer was that there is no such thing."""
+        self._missing += 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kit:
     """What one run hands to everything that works on its series."""
@@ -79,6 +111,9 @@ class Kit:
     #: Who reads, hashes and places bodies.
     threads: Threads = field(default_factory=lambda: Threads(_CHECKERS, "check"))
     inline: Inline = field(default_factory=Inline)
+    #: As `inline`, for turns of the ledger about a small series.
+    turns: Inline = field(default_factory=Inline)
+    digest_call: DigestCall = field(default_factory=DigestCall)
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -147,6 +182,24 @@ class OpenSeries:
     def __post_init__(self) -> None:
         kit, todo = self.kit, self.todo
         self.shelf = Shelf(todo.series, todo.directory, kit.store, kit.layout, kit.settings, kit.run)
+
+    async def turn(self, work: Callable[[], T]) -> T:
+        """What `work` gives, called where it may use the ledger: its thread, or the loop while that is idle.
+
+        For what is about this series alone.
+        """
+        kit, count = self.kit, self.todo.series.image_count
+        if count is None or not kit.turns.suits(count * _ROW_BYTES):
+            return await kit.ledger.run(work)
+        if not kit.ledger.is_idle:
+            # Behind what it is at; who joins it with work would keep it from ever getting idle again.
+            await kit.ledger.run(int)
+            if not kit.ledger.is_idle:
+                return await kit.ledger.run(work)
+        began = time.perf_counter()
+        done = work()
+        kit.turns.learn(time.perf_counter() - began)
+        return done
 
     async def published(self, instance: Instance, *, reused: bool = False, retired: str | None = None) -> None:
         """Note an instance that lies in the tree; `retired`: where the bytes lie that it had before."""
@@ -219,7 +272,7 @@ class OpenSeries:
     async def flush(self) -> None:
         """Write the rows that have gathered."""
         if self._rows or self._failures or self._trusted:
-            await self.kit.ledger.run(self.write)
+            await self.turn(self.write)
 
     def write(self) -> None:
         """As `flush`, for who is in the ledger's thread already."""

@@ -34,7 +34,7 @@ async def recover(open_series: OpenSeries, source: str) -> None:
         _forget_replaced(open_series)
         return kit.store.names(todo.directory), kit.ledger.held_names(todo.id)
 
-    files, rows = await kit.ledger.run(survey)
+    files, rows = await open_series.turn(survey)
     known = {name for _, name, size in rows if files.get(name) == size and not doubted}
     unseen = {uid: name for uid, name, _ in rows if name not in known}
     if unseen and not doubted:

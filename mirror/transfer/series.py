@@ -70,15 +70,15 @@ async def transfer(kit: Kit, todo: Todo, transport: Transport) -> Outcome | None
             if open_series.round == 1:
                 await _check_space(open_series, size)
             await transport.fetch(open_series, size)
-            standing = await kit.ledger.run(_stand, open_series)
+            standing = await open_series.turn(lambda: _stand(open_series))
             if kit.stop.is_set() and not standing.is_whole:
                 return None
             verdict, verified = await _judge(open_series, size, standing)
             if any(f.kind in _SAY_NOT_WHICH for f in verdict.findings) and await expose_damaged(open_series):
-                standing = await kit.ledger.run(_stand, open_series)
+                standing = await open_series.turn(lambda: _stand(open_series))
                 verdict, verified = await _judge(open_series, size, standing)
             if _shrank(verdict) and await retire_unlisted(open_series):
-                standing = await kit.ledger.run(_stand, open_series)
+                standing = await open_series.turn(lambda: _stand(open_series))
                 verdict, verified = await _judge(open_series, size, standing)
             # What could not be had is known; only a disagreement about the list itself is worth another list.
             if verdict.ok or open_series.failed or open_series.round == 2:
@@ -184,12 +184,18 @@ async def _archive_digest(kit: Kit, series_instance_uid: str) -> str | None:
 
     Raises the ArchiveError of an archive that is down: its silence must not pass for a server without digests.
     """
+    if not kit.digest_call.is_there:
+        return None
     try:
-        return await kit.client.get_md5_hierarchy(SeriesInstanceUID=series_instance_uid)
+        digest = await kit.client.get_md5_hierarchy(SeriesInstanceUID=series_instance_uid)
     except (NotFound, Refused, ServerFault, BadAnswer) as error:
         if await kit.client.is_down(error):
             raise
+        if isinstance(error, NotFound):
+            kit.digest_call.missed()
         return None
+    kit.digest_call.answered()
+    return digest
 
 
 async def _commit(open_series: OpenSeries, verdict: Verdict, verified: str) -> Outcome:
@@ -207,8 +213,11 @@ async def _commit(open_series: OpenSeries, verdict: Verdict, verified: str) -> O
         state = SeriesState.QUARANTINED if bad else SeriesState.INCOMPLETE
     elif kit.layout.numbered:
         await kit.ledger.run(_number, open_series)
-    await kit.threads.run(kit.store.settle, todo.directory)
-    await kit.ledger.run(lambda: kit.ledger.judge(todo.id, state, findings, verified, _history(open_series, state)))
+    if kit.inline.suits(0):
+        kit.store.settle(todo.directory)
+    else:
+        await kit.threads.run(kit.store.settle, todo.directory)
+    await open_series.turn(lambda: kit.ledger.judge(todo.id, state, findings, verified, _history(open_series, state)))
     outcome = Outcome(
         series=todo.series,
         state=state,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
@@ -19,6 +20,8 @@ from mirror.model import FindingKind, SeriesSize
 from mirror.transfer import Kit, OpenSeries
 from mirror.transports.admission import Body, admit, receive
 from mirror.transports.workers import SOURCE, Workers
+
+T = TypeVar("T")
 
 #: Jobs are read from the ledger in pages of this many.
 _PAGE = 500
@@ -44,13 +47,13 @@ class InstanceTransport:
     async def fetch(self, open_series: OpenSeries, size: SeriesSize | None) -> None:
         """See Transport."""
         kit, todo = open_series.kit, open_series.todo
-        await list_series(open_series)
         now = int(time.time())
-        totals, page = await kit.ledger.run(
+        totals, page = await list_series(
+            open_series,
             lambda: (
                 kit.ledger.totals(todo.id, open_series.listing),
                 kit.ledger.wanted(todo.id, open_series.listing, "", _PAGE, now),
-            )
+            ),
         )
         if open_series.round == 1:
             open_series.tell_opened(totals)
@@ -70,12 +73,25 @@ class InstanceTransport:
         await open_series.drained()
 
 
-async def list_series(open_series: OpenSeries) -> None:
-    """Write down what getSOPInstanceUIDs names."""
+async def list_series(open_series: OpenSeries, then: Callable[[], T]) -> T:
+    """Write down what getSOPInstanceUIDs names; what `then` gives, called in the ledger's thread after it.
+
+    Most lists are one batch, and are had with what follows in one turn of the ledger.
+    """
     kit, todo = open_series.kit, open_series.todo
     rows = await kit.client.get_sop_instance_uids(todo.series.series_instance_uid)
-    async for batch in rows.batches(1000):
-        await kit.ledger.run(kit.ledger.list_instances, todo.id, open_series.listing, batch)
+    batch: list[str] = []
+    async for following in rows.batches(1000):
+        if batch:
+            await kit.ledger.run(kit.ledger.list_instances, todo.id, open_series.listing, batch)
+        batch = following
+
+    def end() -> T:
+        if batch:
+            kit.ledger.list_instances(todo.id, open_series.listing, batch)
+        return then()
+
+    return await open_series.turn(end)
 
 
 async def fetch_instance(job: Job, gate: asyncio.Semaphore, workers: Workers | None = None) -> None:

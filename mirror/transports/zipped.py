@@ -93,8 +93,9 @@ class ZipTransport:
         """See Transport."""
         kit, todo = open_series.kit, open_series.todo
         if self._lists:
-            await list_series(open_series)
-        standing = await kit.ledger.run(_stand, open_series)
+            standing = await list_series(open_series, lambda: _stand(open_series))
+        else:
+            standing = await open_series.turn(lambda: _stand(open_series))
         if open_series.round == 1:
             open_series.tell_opened(standing.totals, size.object_count if size else 0)
         if not self._is_held(standing, size) and not kit.stop.is_set():
@@ -126,7 +127,7 @@ class ZipTransport:
             # A worker found something that is not right, and a stop came meanwhile: not for this run to judge.
             raise Interrupted("a stop was asked for")
         # A worker may have brought some of it, or all: what was not right must be seen to nevertheless.
-        standing = await kit.ledger.run(_stand, open_series)
+        standing = await open_series.turn(lambda: _stand(open_series))
         open_series.seen.clear()
         async with self._room:
             if kit.stop.is_set():
