@@ -47,7 +47,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "manifest",
         "model",
         "serve/",
-        "settings",
+        "settings/",
         "transports/",
     ),
     "prometheus_client": ("metrics",),

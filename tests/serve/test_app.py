@@ -132,7 +132,7 @@ async def test_ranges_and_conditions_are_not_for_this_server(archive: FakeArchiv
 
 @pytest.mark.asyncio
 async def test_a_long_answer_is_streamed(archive: FakeArchive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirror.serve.app._BATCH", 20)
+    monkeypatch.setattr("mirror.serve.answers._BATCH", 20)
     series = uid(9, 1, 1, 1)
     archive.stock("Long", make_series(series_uid=series, instances=50, side=1))
     url = archive.url() + "getSOPInstanceUIDs"

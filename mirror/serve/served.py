@@ -1,0 +1,54 @@
+"""One mirror being served: its root, and the connections to its ledger that are not in use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio.to_thread
+from aiohttp import web
+
+from mirror.errors import MirrorError
+from mirror.ledger import Catalogue
+
+_LOG = logging.getLogger(__name__)
+
+
+class Served:
+    """One mirror being served: its root, and the connections to its ledger that are not in use."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._idle: list[Catalogue] = []
+
+    async def close(self, app: web.Application) -> None:
+        """Close the connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    @asynccontextmanager
+    async def catalogue(self) -> AsyncIterator[Catalogue]:
+        """A catalogue for one request, used by one thread at a time."""
+        catalogue = self._idle.pop() if self._idle else await anyio.to_thread.run_sync(Catalogue, self.root)
+        try:
+            yield catalogue
+        except BaseException:
+            catalogue.close()
+            raise
+        self._idle.append(catalogue)
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Whether the mirror can be read now, for whoever watches the server: 200, or 503 and the kind of error."""
+
+        def look() -> None:
+            with Catalogue(self.root) as catalogue:  # afresh: a connection that is open outlives the file
+                catalogue.meta("layout")
+
+        try:
+            await anyio.to_thread.run_sync(look)
+        except MirrorError as error:
+            _LOG.warning("healthz: %s", error)
+            return web.Response(status=503, text=f"{type(error).__name__}\n")
+        return web.Response(text="ok\n")
