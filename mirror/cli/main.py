@@ -24,7 +24,7 @@ from mirror.errors import ExitCode, MirrorError
 _MODULES = {
     "sync": "sync", "status": "reading", "log": "log", "diff": "diff", "verify": "verify", "adopt": "adopt",
     "rebuild": "adopt", "prune": "prune", "export": "reading", "query": "reading", "serve": "serving",
-    "demo": "serving",
+    "demo": "serving", "lists": "lists",
 }  # fmt: skip
 
 

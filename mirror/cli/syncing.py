@@ -130,7 +130,7 @@ def _scope_of(told: ScopeSettings, series: Sequence[str] = ()) -> Scope:
     """The scope that a section tells, its manifests read; `series` are meant as well."""
     listed = list(series)
     for file in (told.manifest, *told.manifests):
-        listed += _read_manifest(Path(file)) if file else ()
+        listed += read_manifest(Path(file)) if file else ()
     return require_sound(
         Scope(
             collections=told.collections,
@@ -154,7 +154,8 @@ def _scope_of(told: ScopeSettings, series: Sequence[str] = ()) -> Scope:
     )
 
 
-def _read_manifest(file: Path) -> tuple[str, ...]:
+def read_manifest(file: Path) -> tuple[str, ...]:
+    """The SeriesInstanceUIDs that a .tcia, .csv or .txt file names. Raises SettingsError."""
     from mirror.manifest import read_series_uids
 
     try:

@@ -303,6 +303,19 @@ class Catalogue:
             held = {"Collection": r["collection"], "ImageCount": r["instances"], "FileSize": r["bytes"] or 0}
             yield {**from_json(r["raw"]), **held}
 
+    def uids_of(self, name: str, value: str) -> Iterator[str]:
+        """UIDs of the series with exactly that Collection or SeriesInstanceUID, also of those that are not complete.
+
+        Those that the archive withdrew are not among them.
+        """
+        for r in self._rows(
+            f"SELECT s.series_instance_uid AS uid FROM series s WHERE s.{_SERIES_COLUMNS[name]} = :value"
+            " AND s.presence <> 'withdrawn'"
+            " ORDER BY s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid",
+            {"value": value},
+        ):
+            yield r["uid"]
+
     def series_size(self, series_instance_uid: str) -> dict[str, Any] | None:
         """The row of getSeriesSize of a complete series, or None."""
         for r in self._rows(

@@ -21,6 +21,7 @@ from mirror.digests import Level, digest_over, digests_at
 from mirror.errors import StoreError
 from mirror.headers import read_tags
 from mirror.ledger import Catalogue
+from mirror.lists import series_of
 from mirror.serve.parameters import denial
 
 Rows = Iterator[dict[str, Any]]
@@ -97,7 +98,7 @@ def rows_of(catalogue: Catalogue, root: Path, endpoint: Endpoint, dialect: Diale
         case "getDicomTags":
             rows = _tags(catalogue, root, endpoint, params["SeriesInstanceUID"])
         case "ContentsByName":
-            rows = iter(())  # a mirror holds no shared lists
+            rows = _listed(catalogue, root, params["name"])
         case _:
             raise LookupError(f"{endpoint.name} answers no rows")
     return rows
@@ -149,6 +150,12 @@ def hierarchy_digest(catalogue: Catalogue, params: Params) -> str | None:
 
 def _series_digest(catalogue: Catalogue, row: Mapping[str, Any]) -> str:
     return series_digest(sorted(instance["md5"] for instance in catalogue.instances(row["SeriesInstanceUID"])))
+
+
+def _listed(catalogue: Catalogue, root: Path, name: str) -> Rows:
+    """Series of a shared list that are shown; of one that is not there, none."""
+    for uid in series_of(root, name):
+        yield from catalogue.series({"SeriesInstanceUID": uid})
 
 
 def _since(ask: Callable[[str], Rows], dialect: DialectName, text: str) -> Rows:

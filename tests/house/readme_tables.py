@@ -36,13 +36,22 @@ def command_line() -> dict[str, Any]:
     return dict(cast("Any", typer.main.get_command(add_commands())).commands)
 
 
+def _every_command() -> dict[str, Any]:
+    """The same with the commands of a group in its place, each by all its words."""
+    flat: dict[str, Any] = {}
+    for name, command in command_line().items():
+        below = getattr(command, "commands", {})
+        flat |= {f"{name} {word}": inner for word, inner in below.items()} or {name: command}
+    return flat
+
+
 def exit_codes() -> list[str]:
     return _table(("code", "meaning"), ((str(int(code)), code.meaning) for code in ExitCode))
 
 
 def commands() -> list[str]:
     rows = []
-    for name, command in command_line().items():
+    for name, command in _every_command().items():
         arguments = [_value(p) for p in command.params if p.param_type_name == "argument"]
         usage = " ".join([name, *arguments])
         rows.append((f"`{usage}`", (command.help or "").split("\n\n")[0].replace("\n", " ")))
@@ -51,7 +60,7 @@ def commands() -> list[str]:
 
 def options() -> list[str]:
     rows = []
-    for name, command in command_line().items():
+    for name, command in _every_command().items():
         for option in command.params:
             if option.param_type_name == "option" and not option.hidden:
                 usage = ", ".join(option.opts) + ("" if option.is_flag else f" {_value(option)}")

@@ -26,7 +26,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"check", "identity", "unusual", "headers", "tree", "ledger", "limits"}),
     frozenset(
-        "resolve crawl digests transfer transports fetch withdraw export report notify metrics diff prune serve".split()  # noqa: SIM905
+        "resolve crawl digests transfer transports fetch withdraw export report notify metrics diff prune"  # noqa: SIM905
+        " lists serve".split()
     ),
     frozenset({"pipeline", "adopt", "rebuild", "verification"}),
     frozenset({"api", "__init__"}),
