@@ -17,6 +17,7 @@ from mirror.archive.endpoints import ENDPOINTS, DialectName, Endpoint
 from mirror.ledger import Catalogue
 from mirror.serve.answers import Answers
 from mirror.serve.formats import describe
+from mirror.serve.openapi import Call, Published
 from mirror.serve.parameters import fault
 from mirror.serve.served import Served
 
@@ -33,15 +34,18 @@ def make_app(root: Path, middlewares: Sequence[Middleware] = ()) -> web.Applicat
     app = web.Application(middlewares=middlewares, client_max_size=_LARGEST_FORM)
     served = Served(root)
     answers = Answers(served)
+    calls: list[Call] = []
     for endpoint in ENDPOINTS.values():
         for dialect, prefix in _PREFIXES.items():
             if (path := endpoint.path(dialect)) is not None:
                 app.router.add_route("*", urljoin(prefix, path), partial(answers.answer, dialect, endpoint))
+                calls.append((dialect, endpoint, urljoin(prefix, path)))
                 if dialect == "tcia":
                     app.router.add_get(urljoin(prefix, path) + "/metadata", partial(_metadata, endpoint))
     for dialect, prefix in _PREFIXES.items():
         app.router.add_route("*", prefix + "{call:.*}", partial(_no_such_call, dialect))
     app.router.add_get("/healthz", served.health)
+    Published(calls).add_routes(app.router)
     app.on_cleanup.append(served.close)
     return app
 

@@ -28,8 +28,8 @@ CONTENT_TYPES = {
 }
 CSV_DOWNLOAD = 'attachment; filename="SeriesMetaData.csv"'
 #: Calls whose answer has text in every column but these two.
-_TEXT_ONLY = {"getSeriesMetadata", "getSeriesQCInfo"}
-_NUMBERS_THERE = {"ImageCount", "FileSize"}
+TEXT_ONLY = {"getSeriesMetadata", "getSeriesQCInfo"}
+NUMBERS_THERE = {"ImageCount", "FileSize"}
 
 
 def find_format(endpoint: Endpoint, dialect: DialectName, asked: str | None) -> tuple[Format | None, dict[str, str]]:
@@ -113,8 +113,8 @@ def _json(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
 
 
 def _nbia_json(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
-    if endpoint.name in _TEXT_ONLY:
-        rows = ({k: v if k in _NUMBERS_THERE else text_of(k, v) for k, v in row.items()} for row in rows)
+    if endpoint.name in TEXT_ONLY:
+        rows = ({k: v if k in NUMBERS_THERE else text_of(k, v) for k, v in row.items()} for row in rows)
     return _json(endpoint, rows)
 
 

@@ -45,14 +45,18 @@ def denial(endpoint: Endpoint, series_instance_uid: str) -> Refusal:
     return Refusal(400, endpoint.denied.format(uid=series_instance_uid), "application/json")
 
 
+def takes_format(dialect: DialectName, endpoint: Endpoint) -> bool:
+    """Whether a call has the parameter `format`."""
+    return endpoint.answer is Answer.ROWS and (dialect == "tcia" or endpoint.formats != (Format.JSON,))
+
+
 async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Request) -> dict[str, str]:
     """The call's parameters by canonical name, `format` among them. Raises Refusal as the dialect's server would."""
     given: list[tuple[str, str]] = list(request.query.items())
     if request.method == "POST":
         given += [(name, value) for name, value in (await request.post()).items() if isinstance(value, str)]
-    has_format = endpoint.answer is Answer.ROWS and (dialect == "tcia" or endpoint.formats != (Format.JSON,))
     known = {p.wire(dialect): p.name for p in endpoint.wire_params(dialect)} | (
-        {"format": "format"} if has_format else {}
+        {"format": "format"} if takes_format(dialect, endpoint) else {}
     )
     if dialect == "nbia":
         _refuse_method(endpoint, request)
