@@ -2,13 +2,14 @@
 # make test     install with the test tools and run every check
 # make container   build the image and run it (as root, on a Debian)
 # make format   put the code in shape      make readme   write README's tables anew      make clean
+# make fuzz     ask the server for an hour what nobody should: FUZZ_EXAMPLES=1000 per operation
 # make bench    measure a tenth of every shape against other tools: benchmarks/README.md
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test container format readme bench clean
+.PHONY: demo test container format readme fuzz bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tcia-mirror demo
@@ -28,6 +29,10 @@ format: $(VENV)/.installed-test
 
 readme: $(VENV)/.installed-test
 	$(BIN)/python tests/house/readme_tables.py
+
+# As in make test, but for how much is asked.
+fuzz: $(VENV)/.installed-test
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),1000) $(BIN)/pytest -n 0 tests/serve/test_fuzz.py
 
 bench: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'

@@ -23,7 +23,7 @@ from aiohttp import web
 from mirror.archive.endpoints import Answer, DialectName, Endpoint, Format, Param
 from mirror.archive.fields import FIELDS, Kind, canonical
 from mirror.serve.formats import CONTENT_TYPES, NUMBERS_THERE, TEXT_ONLY
-from mirror.serve.parameters import SERVER_FAULT, takes_format
+from mirror.serve.parameters import SERVER_FAULT, UNREADABLE_FORM, takes_format
 
 Schema = dict[str, Any]
 #: A call as it is routed: the dialect, its row of the table, and its whole path.
@@ -35,6 +35,7 @@ _FORM = "application/x-www-form-urlencoded"
 #: Calls that send nulls, where all others leave them out.
 _WITH_NULLS = frozenset({"getCollectionDescriptions"})
 _LISTS = frozenset({"list", "seriesId"})
+_TOO_LARGE: Schema = {"413": {"description": "The form is too large.", "content": {"text/plain": {"schema": _TEXT}}}}
 _DECIMALS = r"^-?\d+\.\d{6}$"
 _UID = r"^[0-9]+(\.[0-9]+)*$"
 
@@ -136,7 +137,7 @@ def _operation(dialect: DialectName, endpoint: Endpoint, path: str, method: str,
         "operationId": f"{_identifier(path)}_{method}",
         "summary": endpoint.text,
         "tags": [dialect],
-        "responses": _responses(dialect, endpoint, path, rows),
+        "responses": _responses(dialect, endpoint, path, method, rows),
         "x-unknown-parameters": "refused" if _refuses_unknown(dialect, endpoint) else "ignored",
     }
     params = [(p.wire(dialect), p.required, _param_schema(dialect, p)) for p in endpoint.wire_params(dialect)]
@@ -190,14 +191,14 @@ def _formats(dialect: DialectName, endpoint: Endpoint) -> list[str]:
 # Answers
 
 
-def _responses(dialect: DialectName, endpoint: Endpoint, path: str, rows: dict[str, Schema]) -> Schema:
+def _responses(dialect: DialectName, endpoint: Endpoint, path: str, method: str, rows: dict[str, Schema]) -> Schema:
     good: Schema = {"description": "What was asked for.", "content": _content(dialect, endpoint, path, rows)}
     if dialect == "tcia":
-        return {"200": good} | _tcia_refusals(endpoint)
+        return {"200": good} | _tcia_refusals(endpoint, method)
     if endpoint.answer is Answer.ROWS and not endpoint.empty_list:
         good["description"] += " Without rows there is no body and no Content-Type."
         good["x-empty-when-no-rows"] = True
-    return {"200": good} | _nbia_refusals(endpoint)
+    return {"200": good} | _nbia_refusals(endpoint, method)
 
 
 def _content(dialect: DialectName, endpoint: Endpoint, path: str, rows: dict[str, Schema]) -> Schema:
@@ -247,8 +248,9 @@ def _type(dialect: DialectName, endpoint: Endpoint, name: str, kind: Kind) -> st
     return {Kind.INTEGER: "integer", Kind.DECIMAL: "number"}.get(kind, "string")
 
 
-def _nbia_refusals(endpoint: Endpoint) -> Schema:
-    told: Schema = {
+def _nbia_refusals(endpoint: Endpoint, method: str) -> Schema:
+    told: Schema = _TOO_LARGE if method == "post" else {}
+    told = told | {
         "500": {
             "description": "A format, file or method that there is not, or a fault of the server.",
             "content": {"text/plain": {"schema": {"type": "string", "pattern": f"^{SERVER_FAULT}"}}},
@@ -260,6 +262,8 @@ def _nbia_refusals(endpoint: Endpoint) -> Schema:
         content["text/plain"] = {"schema": {"type": "string", "pattern": "^Invalid query parameter: "}}
     if texts:
         content["application/json"] = {"schema": _TEXT, "x-plain-text": texts}
+    if method == "post":
+        content["text/plain"] = {"schema": {"type": "string", "const": UNREADABLE_FORM}}
     if content:
         told["400"] = {"description": " ".join(["Refused.", *texts]), "content": content}
     if endpoint.name == "getSeriesQCInfo":
@@ -267,7 +271,7 @@ def _nbia_refusals(endpoint: Endpoint) -> Schema:
     return told
 
 
-def _tcia_refusals(endpoint: Endpoint) -> Schema:
+def _tcia_refusals(endpoint: Endpoint, method: str) -> Schema:
     def refusal(what: str, *keys: str) -> Mapping[str, Any]:
         schema = {"type": "object", "required": list(keys), "properties": dict.fromkeys(keys, _TEXT)}
         return {"description": what, "content": {"application/json": {"schema": schema}}}
@@ -276,4 +280,6 @@ def _tcia_refusals(endpoint: Endpoint) -> Schema:
     if any(param.required for param in endpoint.wire_params("tcia")):
         keys = ("errorDescription", "suggestedAction", "detailedMessage")
         told["471"] = refusal("A parameter that must be given is missing.", *keys)
+    if method == "post":
+        told |= _TOO_LARGE | {"400": refusal(UNREADABLE_FORM, "errorMessage")}
     return told

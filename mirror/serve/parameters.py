@@ -16,6 +16,9 @@ from mirror.archive.endpoints import Answer, DialectName, Endpoint, Format
 #: What the nbia server says of every fault of its own.
 SERVER_FAULT = "Server was not able to process your request"
 
+#: Ours: what the archive's servers say of such a form is not known.
+UNREADABLE_FORM = "The form cannot be read."
+
 
 class Refusal(Exception):
     """A call that is answered with a status other than 200. `told` is the text (nbia) or the JSON object (tcia)."""
@@ -54,7 +57,7 @@ async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Req
     """The call's parameters by canonical name, `format` among them. Raises Refusal as the dialect's server would."""
     given: list[tuple[str, str]] = list(request.query.items())
     if request.method == "POST":
-        given += [(name, value) for name, value in (await request.post()).items() if isinstance(value, str)]
+        given += await _read_form(dialect, request)
     known = {p.wire(dialect): p.name for p in endpoint.wire_params(dialect)} | (
         {"format": "format"} if takes_format(dialect, endpoint) else {}
     )
@@ -85,6 +88,17 @@ async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Req
     if missing and endpoint.name == "getSeriesQCInfo":
         raise Refusal(204, "")
     return params
+
+
+async def _read_form(dialect: DialectName, request: web.Request) -> list[tuple[str, str]]:
+    """What a form says, uploaded files left out. Raises Refusal for a body that is no form, whatever it says it is."""
+    try:
+        form = await request.post()
+    except (ValueError, LookupError, web.RequestPayloadError) as error:
+        # No boundary, no such charset, not text in that charset, not packed as it says.
+        told = UNREADABLE_FORM if dialect == "nbia" else {"errorMessage": UNREADABLE_FORM}
+        raise Refusal(400, told) from error
+    return [(name, value) for name, value in form.items() if isinstance(value, str)]
 
 
 def _refuse_method(endpoint: Endpoint, request: web.Request) -> None:
