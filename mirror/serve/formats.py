@@ -158,7 +158,7 @@ _NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 def _entity(match: re.Match[str]) -> str:
     char = match[0]
-    if char < " " and char not in "\t\n\r":
+    if (char < " " and char not in "\t\n\r") or char in "\ufffe\uffff":  # no characters of XML, even so written
         return "&#xfffd;"
     return _NAMED.get(char) or f"&#x{ord(char):x};"
 

@@ -68,6 +68,14 @@ def test_tcia_csv_has_a_line_end_before_each_row_and_script_quoting() -> None:
     assert body("getModalityValues", "tcia", Format.CSV, []) == "Modality"
 
 
+@pytest.mark.parametrize("dialect", ["nbia", "tcia"])
+@pytest.mark.parametrize("char", ["\ufffe", "\uffff"])
+def test_what_is_no_character_of_xml_does_not_reach_it(dialect: DialectName, char: str) -> None:
+    rows = [{"Collection": f"a{char}b"}]
+    body = b"".join(encode_rows(ENDPOINTS["getCollectionValues"], dialect, Format.XML, rows))
+    assert ET.fromstring(body).findtext("Row/Collection") == "a\ufffdb"
+
+
 def test_tcia_xml_has_sql_types_and_empty_elements_for_nulls() -> None:
     assert body("getModalityValues", "tcia", Format.XML, MODALITIES[:2]) == (
         "<Results>\n<Row>\n<Modality type='VARCHAR' ></Modality>\n</Row>"
