@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from mirror.serve import make_app
 
@@ -50,3 +51,14 @@ def serving_in_a_thread(root: Path) -> Iterator[str]:
         loop.call_soon_threadsafe(stop.set)
         thread.join(30)
         assert not thread.is_alive()
+
+
+def unforeseen(records: Iterable[logging.LogRecord]) -> list[logging.LogRecord]:
+    """What the server logged as an error, but for bytes that are no HTTP: aiohttp says so of each, and refuses them."""
+    refused = (http_exceptions.HttpProcessingError,)
+    return [
+        record
+        for record in records
+        if record.levelno >= logging.ERROR
+        and not (record.exc_info and record.exc_info[0] and issubclass(record.exc_info[0], refused))
+    ]

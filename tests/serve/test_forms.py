@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 from fakes.asking import ask_with
-from fakes.threaded import serving_in_a_thread
+from fakes.threaded import serving_in_a_thread, unforeseen
 
 URLENCODED = "application/x-www-form-urlencoded"
 UNREADABLE = [
@@ -36,3 +37,8 @@ async def test_a_body_that_cannot_be_unpacked_is_refused(stocked: Path) -> None:
     with serving_in_a_thread(stocked) as origin:
         answer = await ask_with(f"{origin}/nbia-api/services/v4/getSeriesMetadata", b"list=1", headers)
     assert (answer.status, answer.text) == (400, "The form cannot be read.")
+
+
+def test_a_fault_that_nobody_saw_coming_is_seen_by_these_tests(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("aiohttp.server").error("Unhandled exception")
+    assert len(unforeseen(caplog.records)) == 1
