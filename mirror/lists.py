@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkstemp
 
 from mirror.errors import SettingsError, store_errors
 from mirror.layout import safe_name
@@ -30,6 +30,8 @@ _FOLDER = Path(".mirror", "lists")
 _HEAD = re.compile(r"# shared list made (\d+): (.*)")
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _LONGEST_NAME = 200
+#: Seconds.
+_NOBODY_WRITES_SO_LONG = 3600
 #: More unknown series than these make no message clearer.
 _TOLD = 5
 
@@ -85,20 +87,27 @@ def make_list(root: Path, name: str, series: Iterable[str]) -> SharedList:
     path = _path(root, name)
     with store_errors(path):
         path.parent.mkdir(exist_ok=True)
-        number, part = mkstemp(prefix=".", suffix=".part", dir=path.parent)
+        _sweep(path.parent)
+        # A name of its own, so that two who make the same list do not write into one file.
+        part = path.with_name(f".{secrets.token_hex(8)}.part")
         try:
-            with os.fdopen(number, "w", encoding="utf-8") as file:
+            with part.open("x", encoding="utf-8") as file:
                 file.write(f"# shared list made {made.made}: {name}\n")
                 file.writelines(f"{uid}\n" for uid in made.series)
                 file.flush()
-                os.fchmod(number, 0o644)  # readable for a server that is another user, unlike mkstemp's own
-                os.fsync(number)
-            Path(part).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(part).unlink()
-            raise
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     return made
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed makers of lists left."""
+    for part in folder.glob(".*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > _NOBODY_WRITES_SO_LONG:
+                part.unlink()
 
 
 def delete_list(root: Path, name: str) -> SharedList:

@@ -82,7 +82,7 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
         params.append({"name": "format", "description": "Format of the answer", "type": "string", "required": False})
     returns = {Answer.ROWS: [f.value.upper() for f in endpoint.formats], Answer.ZIP: ["ZIP"], Answer.DICOM: ["DICOM"]}
     return {
-        "name": endpoint.tcia,
+        "name": (endpoint.tcia or endpoint.name).rpartition("/")[2],
         "description": endpoint.text,
         "queryParameters": params,
         "returnTypes": returns.get(endpoint.answer, ["TEXT"]),

@@ -85,7 +85,8 @@ def document(calls: Iterable[Call]) -> Schema:
             "version": version("tcia-mirror"),
             "description": "A mirror of TCIA/NBIA collections, over the archive's v4 API in both of its dialects.",
         },
-        "servers": [{"url": "/"}],
+        # Where the document itself is, whatever proxy stands before it.
+        "servers": [{"url": "."}],
         "paths": paths | _own_paths(),
         "components": {"schemas": {"Metadata": _embedded(metadata_schema()), **rows}},
     }
@@ -119,7 +120,7 @@ def _metadata(endpoint: Endpoint, path: str) -> Schema:
     schema = {"$ref": "#/components/schemas/Metadata"}
     return {
         "operationId": f"{_identifier(path)}_metadata",
-        "summary": f"What {endpoint.tcia} takes and gives.",
+        "summary": f"What {endpoint.name} takes and gives.",
         "tags": ["tcia"],
         "responses": {
             "200": {"description": "The document.", "content": {"application/json": {"schema": schema}}},
@@ -198,7 +199,7 @@ def _responses(dialect: DialectName, endpoint: Endpoint, path: str, method: str,
     if endpoint.answer is Answer.ROWS and not endpoint.empty_list:
         good["description"] += " Without rows there is no body and no Content-Type."
         good["x-empty-when-no-rows"] = True
-    return {"200": good} | _nbia_refusals(endpoint, method)
+    return {"200": good} | _nbia_refusals(dialect, endpoint, method)
 
 
 def _content(dialect: DialectName, endpoint: Endpoint, path: str, rows: dict[str, Schema]) -> Schema:
@@ -248,7 +249,7 @@ def _type(dialect: DialectName, endpoint: Endpoint, name: str, kind: Kind) -> st
     return {Kind.INTEGER: "integer", Kind.DECIMAL: "number"}.get(kind, "string")
 
 
-def _nbia_refusals(endpoint: Endpoint, method: str) -> Schema:
+def _nbia_refusals(dialect: DialectName, endpoint: Endpoint, method: str) -> Schema:
     told: Schema = _TOO_LARGE if method == "post" else {}
     told = told | {
         "500": {
@@ -258,7 +259,7 @@ def _nbia_refusals(endpoint: Endpoint, method: str) -> Schema:
     }
     texts = [text for text in (endpoint.missing, endpoint.denied) if text]
     content: Schema = {}
-    if _refuses_unknown("nbia", endpoint):
+    if _refuses_unknown(dialect, endpoint):
         content["text/plain"] = {"schema": {"type": "string", "pattern": "^Invalid query parameter: "}}
     if texts:
         content["application/json"] = {"schema": _TEXT, "x-plain-text": texts}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 from fakes.archive import FakeArchive
 from fakes.asking import ask
@@ -16,6 +19,7 @@ from fakes.process import Ended, run
 from mirror.archive.dialects import TCIA_PREFIX
 from mirror.errors import ExitCode
 from mirror.ledger import take_lock
+from mirror.lists import all_lists, make_list, series_of
 from mirror.rebuild import rebuild
 
 CT, MR, BRAIN = uid(1, 1, 1, 1), uid(1, 2, 1, 2), uid(2, 1, 2, 1)
@@ -184,3 +188,33 @@ async def test_the_list_s_file_is_itself_a_manifest(archive: FakeArchive, tmp_pa
     command = [sys.executable, "-m", "mirror", "sync", "--to", str(tmp_path / "m"), "--server", archive.url()]
     assert (await run([*command, "--manifest", str(file)])).code == 0
     assert set(Mirror(tmp_path / "m").series()) == {MR}
+
+
+@pytest.mark.asyncio
+async def test_a_list_that_is_read_while_it_is_made_is_whole(archive: FakeArchive) -> None:
+    small, large = [CT, MR], [uid(4, number) for number in range(2000)]
+
+    def make_again(series: list[str]) -> None:
+        for _ in range(30):
+            make_list(archive.root, "contended", series)
+
+    make_list(archive.root, "contended", small)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, make_again, small)
+        tasks.start_soon(anyio.to_thread.run_sync, make_again, large)
+        for _ in range(60):
+            read = await anyio.to_thread.run_sync(lambda: list(series_of(archive.root, "contended")))
+            assert read in (small, large)
+    assert len(list((archive.root / ".mirror" / "lists").iterdir())) == 1, "no part is left"
+
+
+def test_what_a_killed_maker_left_goes_when_it_is_old(tmp_path: Path) -> None:
+    folder = tmp_path / ".mirror" / "lists"
+    folder.mkdir(parents=True)
+    old, young = folder / ".0123.part", folder / ".4567.part"
+    for part in (old, young):
+        part.write_text("# shared list")
+    os.utime(old, (0, 0))
+    make_list(tmp_path, "next", [CT])
+    assert (old.exists(), young.exists()) == (False, True)
+    assert [known.name for known in all_lists(tmp_path)] == ["next"]
