@@ -17,6 +17,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
+import anyio.to_thread
 import msgspec
 from aiohttp import web
 
@@ -43,8 +44,9 @@ _UID = r"^[0-9]+(\.[0-9]+)*$"
 class Published:
     """The two documents, as answers; each is made once, when it is first asked for."""
 
-    def __init__(self, calls: Iterable[Call]) -> None:
+    def __init__(self, calls: Iterable[Call], others: Mapping[str, Schema] | None = None) -> None:
         self._calls = tuple(calls)
+        self._others = dict(others or {})
         self._body = b""
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -53,11 +55,14 @@ class Published:
         router.add_get(METADATA_SCHEMA_PATH, self._metadata_schema)
 
     async def _openapi(self, request: web.Request) -> web.Response:
-        self._body = self._body or msgspec.json.encode(document(self._calls))
+        if not self._body:
+            told = await anyio.to_thread.run_sync(document, self._calls, self._others)
+            self._body = msgspec.json.encode(told)
         return web.Response(body=self._body, content_type="application/json")
 
     async def _metadata_schema(self, request: web.Request) -> web.Response:
-        return web.Response(body=msgspec.json.encode(metadata_schema()), content_type="application/schema+json")
+        told = await anyio.to_thread.run_sync(metadata_schema)
+        return web.Response(body=msgspec.json.encode(told), content_type="application/schema+json")
 
 
 @cache
@@ -68,8 +73,11 @@ def metadata_schema() -> Schema:
     return schema
 
 
-def document(calls: Iterable[Call]) -> Schema:
-    """The OpenAPI document of a server with these calls. Pure, and the same for the same calls."""
+def document(calls: Iterable[Call], others: Mapping[str, Schema] | None = None) -> Schema:
+    """The OpenAPI document of a server with these calls. Pure, and the same for the same calls.
+
+    `others`: path -> path item of what it answers besides, which the rooms that answer it know.
+    """
     rows: dict[str, Schema] = {}
     paths: dict[str, Schema] = {}
     for dialect, endpoint, path in calls:
@@ -87,7 +95,7 @@ def document(calls: Iterable[Call]) -> Schema:
         },
         # Where the document itself is, whatever proxy stands before it.
         "servers": [{"url": "."}],
-        "paths": paths | _own_paths(),
+        "paths": paths | _own_paths() | dict(others or {}),
         "components": {"schemas": {"Metadata": _embedded(metadata_schema()), **rows}},
     }
 
