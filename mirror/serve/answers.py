@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, nullcontext
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,13 +29,18 @@ from mirror.serve.parameters import SERVER_FAULT, Refusal, busy, denial, fault, 
 from mirror.serve.queries import hierarchy_digest, rows_of, wire_rows
 from mirror.serve.served import Served
 from mirror.serve.zipping import series_members, zip_pieces
+from mirror.threads import Inline, Threads
 
 _LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Pieces of an answer (rows, mostly) that are made in one go; a shorter answer is sent with its length.
 _BATCH = 2000
 #: A file up to this size is read whole and sent in one write; a larger one goes by sendfile.
 _SMALL_FILE = 256 * 1024
+#: Threads that look objects up; mean seconds up to which the loop does it, and for how many it leaves it to them then.
+_LOOKUPS, _QUICK, _REST = 8, 0.001, 1000
 #: Seconds that a request waits for room for a zip.
 _PATIENCE = 30
 _NO_SUCH_ROW = "java.lang.IndexOutOfBoundsException: Index: 0, Size: 0"
@@ -47,6 +53,10 @@ class Answers:
         settings = served.settings
         self._served = served
         self._bodies = Bodies(settings.progress_timeout, compress=settings.compress)
+        #: Of objects there are many: they are looked up in the loop, or many to a hop where the disk is slow.
+        self._lookups = Threads(_LOOKUPS, "lookup")
+        self._here = Inline(soon=_QUICK, rest=_REST)
+        self._here.begin(0.0)
         #: Threads that make parts of zips, so that the small calls keep theirs; and how many zips there may be.
         self._zips = anyio.CapacityLimiter(settings.zips)
         self._rooms = anyio.Semaphore(settings.zips)
@@ -107,13 +117,23 @@ class Answers:
                     return None
                 return _read_or_open(self._served.root / row["path"], row["bytes"]), row["bytes"], row["sha256"]
 
-            found = await anyio.to_thread.run_sync(find)
+            found = await self._look_up(find)
         if found is None:
             raise fault(dialect, "null" if dialect == "nbia" else _NO_SUCH_ROW)
         content, length, sha256 = found
         headers = {"Content-Type": "application/dicom", "Content-Disposition": f"attachment; filename={uid}.dcm"}
         with nullcontext() if isinstance(content, bytes) else closing(content):
             return await self._bodies.file(request, content, length, sha256, headers)
+
+    async def _look_up(self, find: Callable[[], T]) -> T:
+        """What `find` gives: a row and a small file, in the loop while that is quicker than a thread."""
+        if not self._here.suits(0):
+            return await self._lookups.run(find)
+        began = time.perf_counter()
+        try:
+            return find()
+        finally:
+            self._here.learn(time.perf_counter() - began)
 
     async def _send_zip(
         self, dialect: DialectName, endpoint: Endpoint, request: web.Request, params: dict[str, str]
@@ -137,7 +157,8 @@ class Answers:
                     "Content-Disposition": 'attachment;filename="bindaas-blob-download.zip"',
                 },
             }[dialect]
-            pieces = zip_pieces(members)
+            plain = request.headers.get("Accept-Encoding", "").strip().lower() == "identity"
+            pieces = zip_pieces(members, stored=plain or self._served.settings.zip_method == "stored")
 
             def more() -> tuple[bytes, bool]:
                 piece = next(pieces, None)

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import ZIP64_LIMIT, ZIP_DEFLATED, ZipFile
+from zipfile import ZIP64_LIMIT, ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from mirror.archive.endpoints import DialectName, Endpoint
 from mirror.errors import StoreError
@@ -19,7 +19,7 @@ from mirror.layout import number_names
 from mirror.ledger import Catalogue
 
 #: Bytes read from a file, and about the bytes given out, at a time.
-BLOCK = 256 * 1024
+BLOCK = 1024 * 1024
 _LICENSE = (
     "License Information. The {Collection} collection is distributed under the {LicenseName} at {LicenseURI}"
     " By downloading the data, you agree to abide by terms of this license.\n"
@@ -72,25 +72,28 @@ class _Sink(io.RawIOBase):
         return True
 
     def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]  # ZipFile writes no other buffers
-        self._parts.append(bytes(data))
+        # What cannot change any more is not copied: most of a zip is blocks of files.
+        self._parts.append(data if isinstance(data, bytes) else bytes(data))
         self.held += len(data)
         return len(data)
 
     def take(self) -> bytes:
         """What was written since the last take."""
-        taken = b"".join(self._parts)
+        taken = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         self.held = 0
         return taken
 
 
-def zip_pieces(members: Iterable[Member]) -> Generator[bytes, None, None]:
+def zip_pieces(members: Iterable[Member], *, stored: bool = False) -> Generator[bytes, None, None]:
     """The zip of these members, in pieces of about BLOCK bytes; each step does bounded work and blocks on files.
+
+    `stored`: members are not deflated.
 
     Memory does not depend on the sizes. Raises StoreError in the middle, where a file is not what it must be.
     """
     sink = _Sink()
-    with ZipFile(sink, "w", ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
+    with ZipFile(sink, "w", ZIP_STORED if stored else ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         for member in members:
             large = member.length * 1.05 > ZIP64_LIMIT  # must be said before it is written
             with archive.open(member.name, "w", force_zip64=large) as target, closing(member.blocks()) as blocks:
