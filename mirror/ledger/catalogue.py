@@ -51,8 +51,13 @@ class Catalogue:
             raise SettingsError(f"{root}: no mirror here ({self.path} does not exist); `tcia-mirror sync` makes one")
         self._db = connect(self.path, read_only=True)
         #: What is not to be shown: see `show_only`. It is this connection's own, in no file of the mirror.
-        self._db.execute("PRAGMA temp_store = MEMORY")
-        self._db.execute("CREATE TEMP TABLE closed (name TEXT PRIMARY KEY) WITHOUT ROWID")
+        try:
+            with sqlite_errors(self.path):
+                self._db.execute("PRAGMA temp_store = MEMORY")
+                self._db.execute("CREATE TEMP TABLE closed (name TEXT PRIMARY KEY) WITHOUT ROWID")
+        except BaseException:
+            self._db.close()
+            raise
         self._restricted = False
 
     def show_only(self, collections: Sequence[str]) -> None:

@@ -95,7 +95,7 @@ async def test_a_damaged_file_is_never_served_as_if_it_were_whole(
 @pytest.mark.asyncio
 async def test_a_large_zip_is_cut_off_where_a_file_is_gone(archive: FakeArchive) -> None:
     series = uid(9, 1, 1, 1)
-    archive.stock("Large", make_series(series_uid=series, instances=3, side=512))
+    archive.stock("Large", make_series(series_uid=series, instances=3, side=1024))
     archive.path_of(instance_uid(series, 3)).unlink()
     with pytest.raises(aiohttp.ClientPayloadError):
         await ask(archive.url() + "getImage", SeriesInstanceUID=series)
