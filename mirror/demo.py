@@ -37,7 +37,7 @@ from mirror.pipeline import sync
 from mirror.report import RunReport
 from mirror.serve import serve
 from mirror.serve.stock import stock
-from mirror.settings import ArchiveSettings, Settings
+from mirror.settings import ArchiveSettings, ServeSettings, Settings
 
 #: Slow enough that a person sees the bars move.
 _RATE = 40.0
@@ -216,7 +216,7 @@ async def _show(console: Console, folder: Path) -> None:
     async with anyio.create_task_group() as tasks:
 
         async def served() -> None:
-            await serve(archive, "127.0.0.1", 0, ready=ready, stop=stop)
+            await serve(archive, ServeSettings(port=0), ready=ready, stop=stop)
 
         tasks.start_soon(served)
         await listening.wait()

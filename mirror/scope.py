@@ -70,8 +70,8 @@ def boundary(scope: Scope) -> Callable[[Series], str]:
     `series` and `lists` are not looked at: whoever asks for listed series knows which. A series without a day of
     release is outside of a scope that wants those released since one, as it is for the archive's own since-calls.
     """
-    wanted = [(kind, values, _matcher(values, kind[3])) for kind in _KINDS if (values := getattr(scope, kind[1]))]
-    unwanted = [(kind, _matcher(values, kind[3])) for kind in _KINDS if (values := getattr(scope.exclude, kind[1]))]
+    wanted = [(kind, values, matcher(values, kind[3])) for kind in _KINDS if (values := getattr(scope, kind[1]))]
+    unwanted = [(kind, matcher(values, kind[3])) for kind in _KINDS if (values := getattr(scope.exclude, kind[1]))]
     excluded = frozenset(scope.exclude.series)
     since = scope.released_since
 
@@ -100,13 +100,13 @@ def names_of(scope: Scope, names: Sequence[str], at: str = "the archive") -> lis
         # Two collections may differ in case only: then the exact spelling means one, and any other means both.
         same = [asked] if asked in names else [name for name in names if _same(name, asked)]
         if not same and _is_pattern(asked):
-            same = list(filter(_matcher((asked,), patterns=True), names))
+            same = list(filter(matcher((asked,), patterns=True), names))
             if not same:
                 raise SettingsError(f"the pattern {asked!r} fits none of the {len(names)} collections of {at}")
         if not same:
             raise SettingsError(f"collection {asked!r} is not among the {len(names)} of {at}{nearest([asked], names)}")
         found |= dict.fromkeys(same)
-    excluded = _matcher(scope.exclude.collections, patterns=True)
+    excluded = matcher(scope.exclude.collections, patterns=True)
     left = [name for name in found if not excluded(name)]
     if found and not left:
         raise SettingsError(f"the scope excludes every collection that it names: {describe(scope)}")
@@ -170,7 +170,7 @@ def nearest(wanted: Sequence[str], known: Sequence[str]) -> str:
     return f"; the nearest are: {', '.join(by_folded[n] for n in dict.fromkeys(near))}" if near else ""
 
 
-def _matcher(wanted: Iterable[str], patterns: bool) -> Callable[[str], bool]:
+def matcher(wanted: Iterable[str], patterns: bool) -> Callable[[str], bool]:
     """Whether a value is one of those wanted."""
     folded = frozenset(value.casefold() for value in wanted)
     shapes = [value for value in folded if patterns and _is_pattern(value)]

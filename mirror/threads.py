@@ -24,6 +24,47 @@ T = TypeVar("T")
 #: One more thread begins when so many calls wait for each that is at work. Threads share one interpreter lock: more of
 #: them help where calls wait for a disk, and cost where calls compute.
 _WAITING = 8
+#: Bytes of a call that may be made in the loop; how long the disk may take for one, and how long all of it.
+_SMALL = 128 * 1024
+_QUICK = 0.0002
+_SOON = 0.005
+#: A single one counts as no more than so many times as long.
+_OUTLIER = 4
+
+
+class Inline:
+    """Whether a short call is made in the event loop itself: a small body checked and placed, a row looked up.
+
+    Where a disk answers sooner than a thread does, a thread costs more than it saves: loop and thread then fight for
+    the interpreter, at every system call of either. It is so with a file system in memory, or when nothing is flushed;
+    a disk that gets slower is found out, and threads do it from then on, or for the next `rest` calls.
+    """
+
+    def __init__(self, *, soon: float = _SOON, rest: int | None = None) -> None:
+        #: Mean seconds of a call up to which the loop may wait for it.
+        self._soon = soon
+        self._rest = rest
+        self._resting = 0
+        self._may = False
+        self._seconds = 0.0
+
+    def begin(self, seconds: float) -> None:
+        """The disk takes so long for a small object."""
+        self._may = seconds < _QUICK
+
+    def suits(self, size: int) -> bool:
+        """Whether to do it here for so many bytes."""
+        if self._seconds >= self._soon and self._rest is not None:
+            self._resting += 1
+            if self._resting > self._rest:
+                # A few tries, unless they are slow as well.
+                self._resting, self._seconds = 0, 0.75 * self._soon
+        return self._may and size <= _SMALL and self._seconds < self._soon
+
+    def learn(self, seconds: float) -> None:
+        """It has taken so long here."""
+        # One that takes long for another reason, such as the first to want pydicom, says little of the disk.
+        self._seconds += (min(seconds, _OUTLIER * self._soon) - self._seconds) / 32
 
 
 class Threads:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from mirror.errors import SettingsError
 from mirror.ledger.connection import connect, sqlite_errors
 from mirror.manifest import InstanceRow, SeriesRow
 from mirror.model import CollectionStatus
+from mirror.scope import matcher
 
 #: Canonical parameter -> column of `series`; what is not a column is looked up in the raw row.
 _SERIES_COLUMNS = {
@@ -33,8 +34,9 @@ _SERIES_COLUMNS = {
     "Manufacturer": "manufacturer",
     "DateReleased": "date_released",
 }
-_SHOWN = "s.state = 'complete' AND s.presence <> 'withdrawn'"
-_HIDDEN = "s.state = 'complete' AND s.presence = 'withdrawn'"
+_OPEN = " AND s.collection NOT IN (SELECT name FROM temp.closed)"
+_SHOWN = f"s.state = 'complete' AND s.presence <> 'withdrawn'{_OPEN}"
+_HIDDEN = f"s.state = 'complete' AND s.presence = 'withdrawn'{_OPEN}"
 #: A series' state as the manifest tells it: one that is kept though the archive withdrew it is no complete one.
 _TOLD = "CASE s.presence WHEN 'withdrawn' THEN s.presence ELSE s.state END"
 _PATH = "CASE WHEN s.directory = '' THEN i.name ELSE s.directory || '/' || i.name END"
@@ -48,6 +50,26 @@ class Catalogue:
         if not self.path.exists():
             raise SettingsError(f"{root}: no mirror here ({self.path} does not exist); `tcia-mirror sync` makes one")
         self._db = connect(self.path, read_only=True)
+        #: What is not to be shown: see `show_only`. It is this connection's own, in no file of the mirror.
+        try:
+            with sqlite_errors(self.path):
+                self._db.execute("PRAGMA temp_store = MEMORY")
+                self._db.execute("CREATE TEMP TABLE closed (name TEXT PRIMARY KEY) WITHOUT ROWID")
+        except BaseException:
+            self._db.close()
+            raise
+        self._restricted = False
+
+    def show_only(self, collections: Sequence[str]) -> None:
+        """Show from now on only these collections, by name or pattern as in a scope; ("*",) shows all."""
+        if tuple(collections) == ("*",) and not self._restricted:
+            return
+        is_open = matcher(collections, patterns=True)
+        closed = [(name,) for name in self.all_collections() if not is_open(name)]
+        with sqlite_errors(self.path), self._db:
+            self._db.execute("DELETE FROM temp.closed")
+            self._db.executemany("INSERT INTO temp.closed VALUES (?)", closed)
+        self._restricted = bool(closed)
 
     def close(self) -> None:
         """Close the file. Safe to repeat."""
@@ -339,10 +361,10 @@ class Catalogue:
             yield dict(r)
 
     def instance(self, sop_instance_uid: str, series_instance_uid: str | None = None) -> dict[str, Any] | None:
-        """The file of one instance of a complete series: path below the root, bytes, md5; or None."""
+        """The file of one instance of a complete series: path below the root, bytes, md5, sha256; or None."""
         only = "" if series_instance_uid is None else " AND s.series_instance_uid = :series"
         for r in self._rows(
-            f"SELECT {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5 FROM series s"
+            f"SELECT {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5, lower(hex(i.sha256)) AS sha256 FROM series s"
             f" JOIN instances i ON i.series = s.id AND i.name IS NOT NULL AND i.sop_instance_uid = :uid"
             f" WHERE {_SHOWN}{only} ORDER BY s.id",
             {"uid": sop_instance_uid, "series": series_instance_uid},

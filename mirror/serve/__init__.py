@@ -1,6 +1,11 @@
 """The archive's v4 API, both dialects, over a mirror: who mirrors us speaks to it as to the archive.
 
-app        routes, and answers that stream
+running    where it listens, by how many processes, how it stops
+app        routes
+gate       what every request passes: limits, counts, the access log
+rights     who may see what
+answers    what a call is answered with
+bodies     how a body goes out: conditions, ranges, slow clients; packing: gzip and zstd
 parameters what a request asks, or the dialect's refusal
 queries    which rows a call answers with
 formats    rows as JSON, CSV, XML and HTML
@@ -11,6 +16,7 @@ stock      a mirror made from DICOM files on disk, for archives of one's own, th
 
 from __future__ import annotations
 
-from mirror.serve.app import make_app, serve
+from mirror.serve.app import make_app
+from mirror.serve.running import serve
 
 __all__ = ["make_app", "serve"]

@@ -7,15 +7,15 @@ status says so, or the connection is cut.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, nullcontext
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,20 +23,26 @@ from aiohttp import web
 
 from mirror.archive.endpoints import Answer, DialectName, Endpoint
 from mirror.errors import MirrorError, StoreError
+from mirror.serve.bodies import Bodies
 from mirror.serve.formats import Pieces, encode_rows, find_format
-from mirror.serve.parameters import SERVER_FAULT, Refusal, denial, fault, read_params
+from mirror.serve.parameters import SERVER_FAULT, Refusal, busy, denial, fault, read_params
 from mirror.serve.queries import hierarchy_digest, rows_of, wire_rows
 from mirror.serve.served import Served
 from mirror.serve.zipping import series_members, zip_pieces
+from mirror.threads import Inline, Threads
 
 _LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Pieces of an answer (rows, mostly) that are made in one go; a shorter answer is sent with its length.
 _BATCH = 2000
 #: A file up to this size is read whole and sent in one write; a larger one goes by sendfile.
 _SMALL_FILE = 256 * 1024
-#: Threads that make parts of zips, so that the small calls keep theirs.
-_ZIPS = 16
+#: Threads that look objects up; mean seconds up to which the loop does it, and for how many it leaves it to them then.
+_LOOKUPS, _QUICK, _REST = 8, 0.001, 1000
+#: Seconds that a request waits for room for a zip.
+_PATIENCE = 30
 _NO_SUCH_ROW = "java.lang.IndexOutOfBoundsException: Index: 0, Size: 0"
 
 
@@ -44,8 +50,16 @@ class Answers:
     """The calls of both dialects, answered from one mirror."""
 
     def __init__(self, served: Served) -> None:
+        settings = served.settings
         self._served = served
-        self._zips = anyio.CapacityLimiter(_ZIPS)
+        self._bodies = Bodies(settings.progress_timeout, compress=settings.compress)
+        #: Of objects there are many: they are looked up in the loop, or many to a hop where the disk is slow.
+        self._lookups = Threads(_LOOKUPS, "lookup")
+        self._here = Inline(soon=_QUICK, rest=_REST)
+        self._here.begin(0.0)
+        #: Threads that make parts of zips, so that the small calls keep theirs; and how many zips there may be.
+        self._zips = anyio.CapacityLimiter(settings.zips)
+        self._rooms = anyio.Semaphore(settings.zips)
 
     async def answer(self, dialect: DialectName, endpoint: Endpoint, request: web.Request) -> web.StreamResponse:
         """Answer one call."""
@@ -59,7 +73,7 @@ class Answers:
                 case Answer.ZIP:
                     return await self._send_zip(dialect, endpoint, request, params)
                 case Answer.DIGEST:
-                    return await self._send_digest(endpoint, params)
+                    return await self._send_digest(endpoint, request, params)
         except Refusal as refusal:
             return refusal.response()
         except MirrorError as error:
@@ -70,7 +84,7 @@ class Answers:
         self, dialect: DialectName, endpoint: Endpoint, request: web.Request, params: dict[str, str]
     ) -> web.StreamResponse:
         form, headers = find_format(endpoint, dialect, params.pop("format", None))
-        async with self._served.catalogue() as catalogue:
+        async with self._served.catalogue(request) as catalogue:
 
             def begin() -> tuple[Pieces | None, bytes, bool]:
                 rows = rows_of(catalogue, self._served.root, endpoint, dialect, params)
@@ -87,108 +101,89 @@ class Answers:
 
             pieces, body, whole = await anyio.to_thread.run_sync(begin)
             if whole or pieces is None:
-                return web.Response(body=body, headers=headers if body else None)
-            return await self._stream(request, headers, body, pieces, partial(_batch, pieces))
-
-    async def _stream(
-        self,
-        request: web.Request,
-        headers: dict[str, str],
-        first: bytes,
-        pieces: Pieces,
-        more: Callable[[], tuple[bytes, bool]],
-        limiter: anyio.CapacityLimiter | None = None,
-    ) -> web.StreamResponse:
-        """Send a body of unknown length, making the next part only when the client has taken the last.
-
-        Where a part cannot be made, the connection is cut: the client must not take the rest for the whole.
-        """
-        response = web.StreamResponse(headers=headers)
-        try:
-            await response.prepare(request)
-            await response.write(first)
-            whole = False
-            while not whole:
-                part, whole = await anyio.to_thread.run_sync(more, limiter=limiter)
-                if part:
-                    await response.write(part)
-        except ConnectionError:
-            _LOG.debug("%s: the client has left", request.path)
-        except MirrorError as error:
-            _LOG.warning("%s: cut off: %s", request.path, error)
-            _cut(request)
-        except BaseException:
-            _cut(request)
-            raise
-        finally:
-            pieces.close()
-        return response
+                return await self._bodies.whole(request, body, headers if body else None)
+            with closing(pieces):
+                return await self._bodies.stream(request, headers, body, partial(_batch, pieces), pack=True)
 
     async def _send_file(
         self, dialect: DialectName, request: web.Request, params: dict[str, str]
     ) -> web.StreamResponse:
         uid = params["SOPInstanceUID"]
-        async with self._served.catalogue() as catalogue:
+        async with self._served.catalogue(request) as catalogue:
 
-            def find() -> bytes | tuple[BinaryIO, int] | None:
+            def find() -> tuple[bytes | BinaryIO, int, str] | None:
                 row = catalogue.instance(uid, params["SeriesInstanceUID"])
-                return None if row is None else _read_or_open(self._served.root / row["path"], row["bytes"])
+                if row is None:
+                    return None
+                return _read_or_open(self._served.root / row["path"], row["bytes"]), row["bytes"], row["sha256"]
 
-            found = await anyio.to_thread.run_sync(find)
+            found = await self._look_up(find)
         if found is None:
             raise fault(dialect, "null" if dialect == "nbia" else _NO_SUCH_ROW)
+        content, length, sha256 = found
         headers = {"Content-Type": "application/dicom", "Content-Disposition": f"attachment; filename={uid}.dcm"}
-        if isinstance(found, bytes):
-            return web.Response(body=found, headers=headers)
-        # Not aiohttp's FileResponse: it answers ranges and conditions, which the archive does not know.
-        file, length = found
-        response = web.StreamResponse(headers=headers)
-        response.content_length = length
-        with closing(file):
-            try:
-                await response.prepare(request)
-                if request.transport is not None:
-                    sent = await asyncio.get_running_loop().sendfile(request.transport, file, 0, length)
-                    if sent != length:
-                        _cut(request)
-                await response.write_eof()
-            except ConnectionError:
-                _LOG.debug("%s: the client has left", request.path)
-        return response
+        with nullcontext() if isinstance(content, bytes) else closing(content):
+            return await self._bodies.file(request, content, length, sha256, headers)
+
+    async def _look_up(self, find: Callable[[], T]) -> T:
+        """What `find` gives: a row and a small file, in the loop while that is quicker than a thread."""
+        if not self._here.suits(0):
+            return await self._lookups.run(find)
+        began = time.perf_counter()
+        try:
+            return find()
+        finally:
+            self._here.learn(time.perf_counter() - began)
 
     async def _send_zip(
         self, dialect: DialectName, endpoint: Endpoint, request: web.Request, params: dict[str, str]
     ) -> web.StreamResponse:
         uid = params["SeriesInstanceUID"]
-        async with self._served.catalogue() as catalogue:
+        async with self._zip_room(dialect), self._served.catalogue(request) as catalogue:
             members = await anyio.to_thread.run_sync(
                 partial(series_members, catalogue, self._served.root, dialect, endpoint, params), limiter=self._zips
             )
-        if members is None:
-            if dialect == "tcia":
-                raise fault(dialect, _NO_SUCH_ROW)
-            raise denial(endpoint, uid)
-        headers = {
-            "nbia": {
-                "Content-Type": "application/octet-stream",
-                "Content-Disposition": f'attachment; filename="{uid}.zip"',
-            },
-            "tcia": {
-                "Content-Type": "application/zip",
-                "Content-Disposition": 'attachment;filename="bindaas-blob-download.zip"',
-            },
-        }[dialect]
-        pieces = zip_pieces(members)
+            if members is None:
+                if dialect == "tcia":
+                    raise fault(dialect, _NO_SUCH_ROW)
+                raise denial(endpoint, uid)
+            headers = {
+                "nbia": {
+                    "Content-Type": "application/octet-stream",
+                    "Content-Disposition": f'attachment; filename="{uid}.zip"',
+                },
+                "tcia": {
+                    "Content-Type": "application/zip",
+                    "Content-Disposition": 'attachment;filename="bindaas-blob-download.zip"',
+                },
+            }[dialect]
+            plain = request.headers.get("Accept-Encoding", "").strip().lower() == "identity"
+            pieces = zip_pieces(members, stored=plain or self._served.settings.zip_method == "stored")
 
-        def more() -> tuple[bytes, bool]:
-            piece = next(pieces, None)
-            return piece or b"", piece is None
+            def more() -> tuple[bytes, bool]:
+                piece = next(pieces, None)
+                return piece or b"", piece is None
 
-        first, _ = await anyio.to_thread.run_sync(more, limiter=self._zips)  # may raise while the status is not sent
-        return await self._stream(request, headers, first, pieces, more, self._zips)
+            first, _ = await anyio.to_thread.run_sync(
+                more, limiter=self._zips
+            )  # may raise while the status is not sent
+            with closing(pieces):
+                return await self._bodies.stream(request, headers, first, more, limiter=self._zips)
 
-    async def _send_digest(self, endpoint: Endpoint, params: dict[str, str]) -> web.Response:
-        async with self._served.catalogue() as catalogue:
+    @asynccontextmanager
+    async def _zip_room(self, dialect: DialectName) -> AsyncIterator[None]:
+        """Room for one more zip. Raises Refusal where none ends for a while: the client comes again."""
+        with anyio.move_on_after(_PATIENCE) as waiting:
+            await self._rooms.acquire()
+        if waiting.cancelled_caught:
+            raise busy(dialect, _PATIENCE)
+        try:
+            yield
+        finally:
+            self._rooms.release()
+
+    async def _send_digest(self, endpoint: Endpoint, request: web.Request, params: dict[str, str]) -> web.Response:
+        async with self._served.catalogue(request) as catalogue:
 
             def find() -> str | None:
                 if endpoint.name == "getMD5Hierarchy":
@@ -206,8 +201,8 @@ def _batch(pieces: Iterator[bytes]) -> tuple[bytes, bool]:
     return b"".join(parts), len(parts) < _BATCH
 
 
-def _read_or_open(path: Path, length: int) -> bytes | tuple[BinaryIO, int]:
-    """A small file's bytes, or a large one open with its length. StoreError where it is not as the ledger says."""
+def _read_or_open(path: Path, length: int) -> bytes | BinaryIO:
+    """A small file's bytes, or a large one open. StoreError where it is not as long as the ledger says."""
     try:
         with ExitStack() as opened:
             file = opened.enter_context(path.open("rb"))
@@ -216,15 +211,10 @@ def _read_or_open(path: Path, length: int) -> bytes | tuple[BinaryIO, int]:
                 raise StoreError(f"{path.name}: {actual} bytes, but the ledger says {length}")
             if length > _SMALL_FILE:
                 opened.pop_all()
-                return file, length
+                return file
             body = file.read()
     except OSError as error:
         raise StoreError(f"{path.name}: {error.strerror}") from error
     if len(body) != length:
         raise StoreError(f"{path.name}: {len(body)} bytes, but the ledger says {length}")
     return body
-
-
-def _cut(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()

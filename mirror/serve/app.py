@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
-import anyio
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -17,66 +16,56 @@ from mirror.archive.endpoints import ENDPOINTS, DialectName, Endpoint
 from mirror.ledger import Catalogue
 from mirror.serve.answers import Answers
 from mirror.serve.formats import describe
+from mirror.serve.gate import Gate, name_no_software
 from mirror.serve.openapi import Call, Published
 from mirror.serve.parameters import fault
 from mirror.serve.served import Served
+from mirror.settings import ServeSettings
 
 _PREFIXES: dict[DialectName, str] = {"nbia": NBIA_PREFIX, "tcia": TCIA_PREFIX}
 _LARGEST_FORM = 16 * 1024 * 1024
 
 
-def make_app(root: Path, middlewares: Sequence[Middleware] = ()) -> web.Application:
+def make_app(
+    root: Path, settings: ServeSettings | None = None, middlewares: Sequence[Middleware] = ()
+) -> web.Application:
     """The application that serves the mirror at `root`. Raises SettingsError where there is no mirror.
 
     A running sync may write the same mirror: what is complete shows as soon as the ledger says so.
     """
+    settings = settings or ServeSettings()
     Catalogue(root).close()
-    app = web.Application(middlewares=middlewares, client_max_size=_LARGEST_FORM)
-    served = Served(root)
+    served = Served(root, settings)
+    gate = Gate(served)
+    app = web.Application(middlewares=[gate.middleware, *middlewares], client_max_size=_LARGEST_FORM)
     answers = Answers(served)
-    calls: list[Call] = []
-    for endpoint in ENDPOINTS.values():
-        for dialect, prefix in _PREFIXES.items():
-            if (path := endpoint.path(dialect)) is not None:
-                app.router.add_route("*", urljoin(prefix, path), partial(answers.answer, dialect, endpoint))
-                calls.append((dialect, endpoint, urljoin(prefix, path)))
-                if dialect == "tcia":
-                    app.router.add_get(urljoin(prefix, path) + "/metadata", partial(_metadata, endpoint))
-    for dialect, prefix in _PREFIXES.items():
-        app.router.add_route("*", prefix + "{call:.*}", partial(_no_such_call, dialect))
-    app.router.add_get("/healthz", served.health)
-    Published(calls).add_routes(app.router)
+    # Behind a proxy that passes the path on as it came, and behind one that takes its own part off.
+    for below in dict.fromkeys(("", urlsplit(settings.base_url).path.rstrip("/"))):
+        calls = _add_calls(app.router, below, answers)
+        # The same document at each: its paths are below where it is itself.
+        Published((d, e, path.removeprefix(below)) for d, e, path in calls).add_routes(app.router, below)
+        app.router.add_get(below + "/healthz", served.health)
+        app.router.add_get(below + "/readyz", served.readiness)
+        app.router.add_get(below + "/metrics", gate.metrics)
+    app.on_response_prepare.append(name_no_software)
+    app.on_shutdown.append(served.begin_stop)
     app.on_cleanup.append(served.close)
     return app
 
 
-async def serve(
-    root: Path,
-    host: str,
-    port: int,
-    *,
-    ready: Callable[[str], None] | None = None,
-    stop: anyio.Event | None = None,
-) -> None:
-    """Serve the mirror at `root` until `stop` is set or the task is cancelled. Port 0 takes a free one.
-
-    `ready` is told the server's base URL once it listens. Raises SettingsError where there is no mirror, and
-    OSError where the address cannot be had.
-    """
-    runner = web.AppRunner(make_app(root), shutdown_timeout=5.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-        if ready is not None:
-            name = f"[{host}]" if ":" in host else host
-            ready(f"http://{name}:{runner.addresses[0][1]}")
-        if stop is not None:
-            await stop.wait()
-        else:
-            await anyio.sleep_forever()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await runner.cleanup()
+def _add_calls(router: web.UrlDispatcher, below: str, answers: Answers) -> list[Call]:
+    calls: list[Call] = []
+    for endpoint in ENDPOINTS.values():
+        for dialect, prefix in _PREFIXES.items():
+            if (path := endpoint.path(dialect)) is not None:
+                path = below + urljoin(prefix, path)
+                router.add_route("*", path, partial(answers.answer, dialect, endpoint))
+                calls.append((dialect, endpoint, path))
+                if dialect == "tcia":
+                    router.add_get(path + "/metadata", partial(_metadata, endpoint))
+    for dialect, prefix in _PREFIXES.items():
+        router.add_route("*", below + prefix + "{call:.*}", partial(_no_such_call, dialect))
+    return calls
 
 
 async def _metadata(endpoint: Endpoint, request: web.Request) -> web.Response:

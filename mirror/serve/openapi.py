@@ -49,10 +49,10 @@ class Published:
         self._others = dict(others or {})
         self._body = b""
 
-    def add_routes(self, router: web.UrlDispatcher) -> None:
-        """Add the paths of both."""
-        router.add_get(OPENAPI_PATH, self._openapi)
-        router.add_get(METADATA_SCHEMA_PATH, self._metadata_schema)
+    def add_routes(self, router: web.UrlDispatcher, below: str = "") -> None:
+        """Add the paths of both, below that path."""
+        router.add_get(below + OPENAPI_PATH, self._openapi)
+        router.add_get(below + METADATA_SCHEMA_PATH, self._metadata_schema)
 
     async def _openapi(self, request: web.Request) -> web.Response:
         if not self._body:
@@ -109,17 +109,28 @@ def _own_paths() -> dict[str, Schema]:
 
     unreadable = answer("It cannot be read.", "text/plain", _TEXT)
     thing = {"type": "object"}
+    stopping = answer("It cannot be read, or the server stops.", "text/plain", _TEXT)
     return {
+        "/readyz": get(
+            "readyz",
+            "Whether requests should be sent here.",
+            {"200": answer("They should.", "text/plain", _TEXT), "503": stopping},
+        ),
+        "/metrics": get(
+            "metrics", "What was answered, for Prometheus.", {"200": answer("Counters.", "text/plain", _TEXT)}
+        ),
         "/healthz": get(
             "healthz",
             "Whether the mirror can be read.",
             {"200": answer("It can.", "text/plain", _TEXT), "503": unreadable},
         ),
-        OPENAPI_PATH: get("openapi", "This document.", {"200": answer("This document.", "application/json", thing)}),
+        OPENAPI_PATH: get(
+            "openapi", "This document.", {"200": answer("This document.", "application/json", thing)} | _gate("tcia")
+        ),
         METADATA_SCHEMA_PATH: get(
             "metadataSchema",
             "The JSON schema of the metadata documents.",
-            {"200": answer("The schema.", "application/schema+json", thing)},
+            {"200": answer("The schema.", "application/schema+json", thing)} | _gate("tcia"),
         ),
     }
 
@@ -132,6 +143,7 @@ def _metadata(endpoint: Endpoint, path: str) -> Schema:
         "tags": ["tcia"],
         "responses": {
             "200": {"description": "The document.", "content": {"application/json": {"schema": schema}}},
+            **_gate("tcia"),
         },
     }
 
@@ -202,12 +214,28 @@ def _formats(dialect: DialectName, endpoint: Endpoint) -> list[str]:
 
 def _responses(dialect: DialectName, endpoint: Endpoint, path: str, method: str, rows: dict[str, Schema]) -> Schema:
     good: Schema = {"description": "What was asked for.", "content": _content(dialect, endpoint, path, rows)}
+    common = {"200": good} | _gate(dialect)
+    if endpoint.answer in (Answer.ROWS, Answer.DICOM):
+        common["304"] = {"description": "The client has it, by its ETag."}
+    if endpoint.answer is Answer.DICOM:
+        common["206"] = {"description": "The range that was asked for.", "content": good["content"]}
+        common["416"] = {"description": "The range is not in it."}
     if dialect == "tcia":
-        return {"200": good} | _tcia_refusals(endpoint, method)
+        return common | _tcia_refusals(endpoint, method)
     if endpoint.answer is Answer.ROWS and not endpoint.empty_list:
         good["description"] += " Without rows there is no body and no Content-Type."
         good["x-empty-when-no-rows"] = True
-    return {"200": good} | _nbia_refusals(dialect, endpoint, method)
+    return common | _nbia_refusals(dialect, endpoint, method)
+
+
+def _gate(dialect: DialectName) -> Schema:
+    """What any request may be answered with, before anybody looks at what it asks."""
+    busy = {"type": "object", "required": ["errorMessage"], "properties": {"errorMessage": _TEXT}}
+    told = {"application/json": {"schema": busy}} if dialect == "tcia" else {"text/plain": {"schema": _TEXT}}
+    return {
+        "401": {"description": "A token is needed.", "content": {"text/plain": {"schema": _TEXT}}},
+        "503": {"description": "There is too much to do; Retry-After says when to ask again.", "content": told},
+    }
 
 
 def _content(dialect: DialectName, endpoint: Endpoint, path: str, rows: dict[str, Schema]) -> Schema:

@@ -23,17 +23,26 @@ UNREADABLE_FORM = "The form cannot be read."
 class Refusal(Exception):
     """A call that is answered with a status other than 200. `told` is the text (nbia) or the JSON object (tcia)."""
 
-    def __init__(self, status: int, told: str | dict[str, str], content_type: str = "text/plain") -> None:
+    def __init__(
+        self, status: int, told: str | dict[str, str], content_type: str = "text/plain", *, again: int | None = None
+    ) -> None:
         super().__init__(status, told)
+        #: Seconds after which to ask again.
+        self.again = again
         self.status = status
         self.told = told
         self.content_type = content_type
 
     def response(self) -> web.Response:
         """The answer."""
-        if isinstance(self.told, str):
-            return web.Response(status=self.status, body=self.told.encode(), content_type=self.content_type)
-        return web.Response(status=self.status, body=msgspec.json.encode(self.told), content_type="application/json")
+        headers = {} if self.again is None else {"Retry-After": str(self.again)}
+        text = isinstance(self.told, str)
+        return web.Response(
+            status=self.status,
+            body=self.told.encode() if isinstance(self.told, str) else msgspec.json.encode(self.told),
+            content_type=self.content_type if text else "application/json",
+            headers=headers,
+        )
 
 
 def fault(dialect: DialectName, detail: str) -> Refusal:
@@ -41,6 +50,12 @@ def fault(dialect: DialectName, detail: str) -> Refusal:
     if dialect == "nbia":
         return Refusal(500, f"{SERVER_FAULT}\n{detail}")
     return Refusal(500, {"errorMessage": detail})
+
+
+def busy(dialect: DialectName, again: int) -> Refusal:
+    """There is too much to do: status 503 with Retry-After, in seconds."""
+    said = "The server has too much to do; ask again later"
+    return Refusal(503, said if dialect == "nbia" else {"errorMessage": said}, again=again)
 
 
 def denial(endpoint: Endpoint, series_instance_uid: str) -> Refusal:
@@ -102,7 +117,8 @@ async def _read_form(dialect: DialectName, request: web.Request) -> list[tuple[s
 
 
 def _refuse_method(endpoint: Endpoint, request: web.Request) -> None:
-    if request.method != endpoint.method:
+    # HEAD is more than the archive gives, and hurts nobody.
+    if request.method != endpoint.method and (request.method, endpoint.method) != ("HEAD", "GET"):
         raise fault("nbia", "HTTP 405 Method Not Allowed")
 
 

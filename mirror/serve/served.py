@@ -12,6 +12,8 @@ from aiohttp import web
 
 from mirror.errors import MirrorError
 from mirror.ledger import Catalogue
+from mirror.serve.rights import Rights
+from mirror.settings import ServeSettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -19,9 +21,12 @@ _LOG = logging.getLogger(__name__)
 class Served:
     """One mirror being served: its root, and the connections to its ledger that are not in use."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: ServeSettings) -> None:
         self.root = root
+        self.settings = settings
+        self.rights = Rights.read(settings.tokens_file)
         self._idle: list[Catalogue] = []
+        self._stopping = False
 
     async def close(self, app: web.Application) -> None:
         """Close the connections."""
@@ -29,15 +34,26 @@ class Served:
             self._idle.pop().close()
 
     @asynccontextmanager
-    async def catalogue(self) -> AsyncIterator[Catalogue]:
-        """A catalogue for one request, used by one thread at a time."""
+    async def catalogue(self, request: web.Request) -> AsyncIterator[Catalogue]:
+        """A catalogue for one request, used by one thread at a time, that shows what the request may see."""
         catalogue = self._idle.pop() if self._idle else await anyio.to_thread.run_sync(Catalogue, self.root)
         try:
+            if self.rights.are_needed:
+                opens = self.rights.open_to(request.headers.get("Authorization")) or ()
+                await anyio.to_thread.run_sync(catalogue.show_only, opens)
             yield catalogue
         except BaseException:
             catalogue.close()
             raise
         self._idle.append(catalogue)
+
+    async def begin_stop(self, app: web.Application) -> None:
+        """Be ready no more: answers under way still end."""
+        self._stopping = True
+
+    async def readiness(self, request: web.Request) -> web.Response:
+        """As `health`, and 503 as soon as a stop was asked for: for whoever sends requests here or elsewhere."""
+        return web.Response(status=503, text="Stopping\n") if self._stopping else await self.health(request)
 
     async def health(self, request: web.Request) -> web.Response:
         """Whether the mirror can be read now, for whoever watches the server: 200, or 503 and the kind of error."""

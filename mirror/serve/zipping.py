@@ -7,11 +7,13 @@ instead, and what was sent by then has no central directory: nobody can take it 
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import ZIP64_LIMIT, ZIP_DEFLATED, ZipFile
+from zipfile import ZIP64_LIMIT, ZIP_DEFLATED, ZIP_STORED, ZipFile
+
+from msgspec import Struct
 
 from mirror.archive.endpoints import DialectName, Endpoint
 from mirror.errors import StoreError
@@ -19,7 +21,7 @@ from mirror.layout import number_names
 from mirror.ledger import Catalogue
 
 #: Bytes read from a file, and about the bytes given out, at a time.
-BLOCK = 256 * 1024
+BLOCK = 1024 * 1024
 _LICENSE = (
     "License Information. The {Collection} collection is distributed under the {LicenseName} at {LicenseURI}"
     " By downloading the data, you agree to abide by terms of this license.\n"
@@ -72,25 +74,28 @@ class _Sink(io.RawIOBase):
         return True
 
     def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]  # ZipFile writes no other buffers
-        self._parts.append(bytes(data))
+        # What cannot change any more is not copied: most of a zip is blocks of files.
+        self._parts.append(data if isinstance(data, bytes) else bytes(data))
         self.held += len(data)
         return len(data)
 
     def take(self) -> bytes:
         """What was written since the last take."""
-        taken = b"".join(self._parts)
+        taken = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         self.held = 0
         return taken
 
 
-def zip_pieces(members: Iterable[Member]) -> Generator[bytes, None, None]:
+def zip_pieces(members: Iterable[Member], *, stored: bool = False) -> Generator[bytes, None, None]:
     """The zip of these members, in pieces of about BLOCK bytes; each step does bounded work and blocks on files.
+
+    `stored`: members are not deflated.
 
     Memory does not depend on the sizes. Raises StoreError in the middle, where a file is not what it must be.
     """
     sink = _Sink()
-    with ZipFile(sink, "w", ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
+    with ZipFile(sink, "w", ZIP_STORED if stored else ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         for member in members:
             large = member.length * 1.05 > ZIP64_LIMIT  # must be said before it is written
             with archive.open(member.name, "w", force_zip64=large) as target, closing(member.blocks()) as blocks:
@@ -101,41 +106,64 @@ def zip_pieces(members: Iterable[Member]) -> Generator[bytes, None, None]:
     yield sink.take()
 
 
-def md5_list(hashes: Sequence[tuple[str, str]]) -> str:
+def md5_list(hashes: Iterable[tuple[str, str]]) -> str:
     """The text of md5hashes.csv: (name in the zip, MD5 as lower-case hex)."""
     return "Filename,MD5Hash\n" + "".join(f"{name},{digest}\n" for name, digest in hashes)
 
 
+class _Row(Struct, frozen=True, gc=False):
+    """What a member needs of an instance: a series may have a hundred thousand, and a zip takes hours to send."""
+
+    sop_instance_uid: str
+    path: str
+    bytes: int
+    md5: str
+    acquisition_number: int | None
+    instance_number: int | None
+
+
 def series_members(
     catalogue: Catalogue, root: Path, dialect: DialectName, endpoint: Endpoint, params: dict[str, str]
-) -> list[Member] | None:
-    """What goes into a series' zip, in the order of the dialect's server; None where the series is not held."""
-    rows = list(catalogue.instances(params["SeriesInstanceUID"]))
+) -> Iterable[Member] | None:
+    """What goes into a series' zip, in the order of the dialect's server; None where the series is not held.
+
+    What is held is read now; members are made when they are asked for.
+    """
+    rows = [_Row(**row) for row in catalogue.instances(params["SeriesInstanceUID"])]
     if not rows:
         return None
     if dialect == "tcia":
-        files = [
-            Member(f"./{n}-{Path(row['path']).name}", root / row["path"], row["bytes"])
-            for n, row in enumerate(rows, start=1)
-        ]
-        return [Member.text("./", ""), *files]
-    if endpoint.name == "getDCMImage" or params.get("NewFileNames", "").lower() == "yes":
-        named = number_names([(r["sop_instance_uid"], r["acquisition_number"], r["instance_number"]) for r in rows])
-        names = [named[row["sop_instance_uid"]] for row in rows]
-    else:
-        names = [f"{n:08d}.dcm" for n in range(1, len(rows) + 1)]
+        return _tcia_members(root, rows)
+    terms = None
+    if endpoint.name == "getImage":
+        series = next(catalogue.series({"SeriesInstanceUID": params["SeriesInstanceUID"]}), {})
+        words = {name: series.get(name, "") for name in ("Collection", "LicenseName", "LicenseURI")}
+        terms = _LICENSE.format_map(words)
     with_hashes = (
         endpoint.name == "getImageWithMD5Hash"
         or params.get("IncludeMD5", "").lower() == "yes"
         or params.get("MD5Verification", "").lower() == "true"
     )
-    members: list[Member] = []
-    if endpoint.name == "getImage":
-        series = next(catalogue.series({"SeriesInstanceUID": params["SeriesInstanceUID"]}), {})
-        words = {name: series.get(name, "") for name in ("Collection", "LicenseName", "LicenseURI")}
-        members.append(Member.text("LICENSE", _LICENSE.format_map(words)))
-    members += [Member(name, root / row["path"], row["bytes"]) for name, row in zip(names, rows, strict=True)]
+    numbered = endpoint.name == "getDCMImage" or params.get("NewFileNames", "").lower() == "yes"
+    return _nbia_members(root, rows, terms, numbered=numbered, with_hashes=with_hashes)
+
+
+def _tcia_members(root: Path, rows: Sequence[_Row]) -> Iterator[Member]:
+    yield Member.text("./", "")
+    for n, row in enumerate(rows, start=1):
+        yield Member(f"./{n}-{row.path.rpartition('/')[2]}", root / row.path, row.bytes)
+
+
+def _nbia_members(
+    root: Path, rows: Sequence[_Row], terms: str | None, *, numbered: bool, with_hashes: bool
+) -> Iterator[Member]:
+    if terms is not None:
+        yield Member.text("LICENSE", terms)
+    names: Callable[[int, _Row], str] = lambda n, row: f"{n:08d}.dcm"  # noqa: E731 - one of two
+    if numbered:
+        named = number_names([(r.sop_instance_uid, r.acquisition_number, r.instance_number) for r in rows])
+        names = lambda n, row: named[row.sop_instance_uid]  # noqa: E731 - the other
+    for n, row in enumerate(rows, start=1):
+        yield Member(names(n, row), root / row.path, row.bytes)
     if with_hashes:
-        hashes = [(name, row["md5"]) for name, row in zip(names, rows, strict=True)]
-        members.append(Member.text("md5hashes.csv", md5_list(hashes)))
-    return members
+        yield Member.text("md5hashes.csv", md5_list((names(n, row), row.md5) for n, row in enumerate(rows, start=1)))

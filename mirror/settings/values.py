@@ -170,6 +170,8 @@ class ServeSettings:
     access_log: bool = False
     #: Lists are sent packed to clients that take it.
     compress: bool = True
+    #: How zips are packed for who does not ask for plain ones (Accept-Encoding: identity). DICOM deflates little.
+    zip_method: Literal["deflated", "stored"] = "deflated"
     #: Series that are not complete are shown too, with what is held of them.
     incomplete: bool = False
     #: The since-calls go by the day on which a series came into this mirror, and not by the archive's day of release.

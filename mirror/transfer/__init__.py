@@ -15,14 +15,13 @@ series      the course of it all
 
 from __future__ import annotations
 
-from mirror.transfer.opened import DigestCall, Inline, Kit, OpenSeries, Shelf, Transport, tolerance
+from mirror.transfer.opened import DigestCall, Kit, OpenSeries, Shelf, Transport, tolerance
 from mirror.transfer.recovery import meet_placed, withdraw_doubtful
 from mirror.transfer.series import SPARE, transfer
 
 __all__ = [
     "SPARE",
     "DigestCall",
-    "Inline",
     "Kit",
     "OpenSeries",
     "Shelf",

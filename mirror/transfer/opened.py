@@ -20,7 +20,7 @@ from mirror.ledger import Came, Held, Ledger, SeriesTotals, Todo
 from mirror.limits import Limits
 from mirror.model import TOLERABLE, Finding, FindingKind, Instance, Series, SeriesSize
 from mirror.settings import SyncSettings
-from mirror.threads import Threads
+from mirror.threads import Inline, Threads
 from mirror.tree import Store
 
 T = TypeVar("T")
@@ -30,44 +30,12 @@ _ROWS = 200
 #: Findings about single instances that a verdict lists one by one; more are only counted.
 TOLD = 100
 _DAY = 86_400
-#: Bodies that may be checked and placed in the loop; how long the disk may take for one, and how long all of it.
-_SMALL = 128 * 1024
-_QUICK = 0.0002
-_SOON = 0.005
 #: What a row counts for, for a turn of the ledger to be as long as a small body takes.
 _ROW_BYTES = 512
-#: A single one counts as no more than so many times as long.
-_OUTLIER = 4
 #: Times that a server says in a row, and from the start, that it has no such call.
 _OFTEN_ENOUGH = 3
 #: Threads that check bodies: more than one core can hash for, for disks that make each of them wait.
 _CHECKERS = 8
-
-
-class Inline:
-    """Whether a small body is checked and placed in the event loop itself, or a few rows are written there.
-
-    Where a disk answers sooner than a thread does, a thread costs more than it saves: loop and thread then fight for
-    the interpreter, at every system call of either. It is so with a file system in memory, or when nothing is flushed;
-    a disk that gets slower is found out, and threads do it from then on.
-    """
-
-    def __init__(self) -> None:
-        self._may = False
-        self._seconds = 0.0
-
-    def begin(self, seconds: float) -> None:
-        """The disk takes so long for a small object."""
-        self._may = seconds < _QUICK
-
-    def suits(self, size: int) -> bool:
-        """Whether to do it here for a body of that size."""
-        return self._may and size <= _SMALL and self._seconds < _SOON
-
-    def learn(self, seconds: float) -> None:
-        """It has taken so long here, the check included."""
-        # One that takes long for another reason, such as the first to want pydicom, says little of the disk.
-        self._seconds += (min(seconds, _OUTLIER * _SOON) - self._seconds) / 32
 
 
 class DigestCall:

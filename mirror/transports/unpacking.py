@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Container, Generator
 
 from mirror.errors import BadAnswer
 from mirror.model import Finding, FindingKind, SeriesSize
-from mirror.threads import Threads
-from mirror.transfer import Inline, Shelf
+from mirror.threads import Inline, Threads
+from mirror.transfer import Shelf
 from mirror.transports.admission import Admitted, Body, admit_new
 from mirror.transports.spool import Spool
 from mirror.transports.unzip import BadZip, Member, Zip

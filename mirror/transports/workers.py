@@ -24,8 +24,8 @@ from mirror.memory import keep_freed_memory
 from mirror.model import Finding, Instance, Series, SeriesSize
 from mirror.processes import Processes, WorkerLost, serve
 from mirror.settings import ArchiveSettings, Settings, SyncSettings
-from mirror.threads import Threads
-from mirror.transfer import Inline, Kit, OpenSeries, Shelf
+from mirror.threads import Inline, Threads
+from mirror.transfer import Kit, OpenSeries, Shelf
 from mirror.transports.admission import Body, check_and_place, receive
 from mirror.transports.zip_errand import ZipBearer, ZipErrand, errand_of, fetch_by_worker
 from mirror.tree import Part, Store

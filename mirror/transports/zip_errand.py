@@ -18,8 +18,8 @@ from mirror.errors import ArchiveError, MirrorError
 from mirror.events import BytesReceived
 from mirror.model import Digest, Finding, Header, Instance, Series, SeriesSize
 from mirror.processes import Processes, WorkerLost
-from mirror.threads import Threads
-from mirror.transfer import Inline, OpenSeries, Shelf, meet_placed
+from mirror.threads import Inline, Threads
+from mirror.transfer import OpenSeries, Shelf, meet_placed
 from mirror.transports.spool import Blocks, Spool
 from mirror.transports.unpacking import MEMBERS, SOURCE, Unpacking, receive_zip
 from mirror.transports.unzip import Zip

@@ -64,7 +64,7 @@ class FakeArchive:
         return f"http://127.0.0.1:{self._port}"
 
     async def __aenter__(self) -> FakeArchive:
-        app = make_app(self.root, [self.faults.middleware])
+        app = make_app(self.root, middlewares=[self.faults.middleware])
         app.on_response_prepare.append(self._tell_time)
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()

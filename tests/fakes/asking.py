@@ -32,11 +32,12 @@ async def ask(
     method: str = "GET",
     form: Sequence[tuple[str, str]] | None = None,
     headers: Mapping[str, str] | None = None,
+    unpack: bool = True,
     **params: str,
 ) -> Answer:
-    """One request on a connection of its own; redirects are not followed."""
+    """One request on a connection of its own; redirects are not followed. `unpack`: a packed body is unpacked."""
     async with (
-        aiohttp.ClientSession() as session,
+        aiohttp.ClientSession(auto_decompress=unpack) as session,
         session.request(method, url, params=params, data=form, headers=headers, allow_redirects=False) as answer,
     ):
         return Answer(answer.status, answer.headers.copy(), await answer.read())

@@ -51,17 +51,20 @@ DOORS: dict[str, tuple[str, ...]] = {
         "settings/",
         "transports/",
     ),
-    "prometheus_client": ("metrics",),
+    "prometheus_client": ("metrics", "serve/gate"),
     "pyarrow": ("export",),
     "pydicom": ("demo", "headers", "identity/walk", "unusual"),
     "rich": ("cli/", "demo"),
     "sqlite3": ("ledger/",),
     "tenacity": ("archive/pacing",),
     "typer": ("cli/",),
+    "zstandard": ("serve/packing",),
 }
 #: Structured concurrency is no part that could be exchanged: every floor but the ground may use it.
 EVERYWHERE = frozenset({"anyio"})
 GROUND = FLOORS[0]
+#: The extras that bring what the package itself imports where it is there.
+EXTRAS = ("parquet", "zstd")
 
 #: Rooms that talk to people: they may print, exit and read the environment.
 FRONT = frozenset({"cli", "demo"})
@@ -222,7 +225,7 @@ def test_what_is_declared_is_what_is_imported():
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = {
         re.split(r"[<>=!~\[; ]", text, maxsplit=1)[0].replace("-", "_")
-        for text in [*project["dependencies"], *project["optional-dependencies"]["parquet"]]
+        for text in [*project["dependencies"], *(t for e in EXTRAS for t in project["optional-dependencies"][e])]
     }
     imported = {found.module.partition(".")[0] for module in MODULES.values() for found in module.imports()}
     assert declared == imported - set(sys.stdlib_module_names) - {PACKAGE, "__future__"}

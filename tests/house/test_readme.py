@@ -21,6 +21,8 @@ from fakes.dicom import make_collection
 from fakes.process import unmeasured
 from usages import check_usage, usages
 
+from mirror.serve.rights import Rights
+
 PROJECT = Path(__file__).parents[2]
 README = (PROJECT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
@@ -60,7 +62,15 @@ SECTIONS = list(dict.fromkeys(section for section, command in COMMANDS if not EL
 
 
 def test_every_block_says_its_language():
-    assert {block.language for block in BLOCKS} == {"sh", "python", "text"}
+    assert {block.language for block in BLOCKS} == {"sh", "python", "text", "toml"}
+
+
+def test_the_file_of_tokens_is_one(tmp_path):
+    (block,) = [block for block in BLOCKS if block.language == "toml"]
+    (file := tmp_path / "tokens.toml").write_text(block.text, "utf-8")
+    rights = Rights.read(str(file))
+    assert rights.open_to("Bearer TOKEN") == ("*",)
+    assert rights.open_to("Bearer other") == ("CPTAC-*",)
 
 
 # Tables

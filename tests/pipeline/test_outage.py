@@ -15,7 +15,7 @@ from mirror.errors import ExitCode, ServerFault, Throttled
 from mirror.events import RequestDone
 from mirror.pipeline import sync
 from mirror.serve import make_app
-from mirror.settings import ArchiveSettings, Settings
+from mirror.settings import ArchiveSettings, ServeSettings, Settings
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ async def test_a_proxy_that_packs_bodies_changes_nothing(stocked, mirror):
             return web.Response(body=gzip.compress(path.read_bytes()), headers={"Content-Encoding": "gzip"})
         return answer
 
-    runner = web.AppRunner(make_app(stocked, [pack]))
+    runner = web.AppRunner(make_app(stocked, ServeSettings(compress=False), [pack]))
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -18,6 +18,7 @@ from fakes.dicom import instance_uid, make_series, uid
 
 from mirror.errors import SettingsError
 from mirror.serve import make_app, serve
+from mirror.settings import ServeSettings
 
 ALPHA, BIG = uid(1, 1, 1, 1), uid(2, 1, 2, 1)
 
@@ -94,7 +95,7 @@ async def test_a_damaged_file_is_never_served_as_if_it_were_whole(
 @pytest.mark.asyncio
 async def test_a_large_zip_is_cut_off_where_a_file_is_gone(archive: FakeArchive) -> None:
     series = uid(9, 1, 1, 1)
-    archive.stock("Large", make_series(series_uid=series, instances=3, side=512))
+    archive.stock("Large", make_series(series_uid=series, instances=3, side=1024))
     archive.path_of(instance_uid(series, 3)).unlink()
     with pytest.raises(aiohttp.ClientPayloadError):
         await ask(archive.url() + "getImage", SeriesInstanceUID=series)
@@ -111,23 +112,6 @@ async def test_a_large_file_comes_whole_and_connections_stay_usable(archive: Fak
             async with session.get(archive.url() + "getSingleImage", params=params) as answer:
                 assert answer.content_length == len(file)
                 assert await answer.read() == file
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("side", [16, 512])
-async def test_ranges_and_conditions_are_not_for_this_server(archive: FakeArchive, side: int) -> None:
-    series = uid(9, 1, 1, 1)
-    (file,) = make_series(series_uid=series, instances=1, side=side)
-    archive.stock("One", [file])
-    headers = {"Range": "bytes=100-", "If-None-Match": "*", "If-Modified-Since": "Wed, 01 Jan 2125 00:00:00 GMT"}
-    answer = await ask(
-        archive.url() + "getSingleImage",
-        headers=headers,
-        SeriesInstanceUID=series,
-        SOPInstanceUID=instance_uid(series, 1),
-    )
-    assert (answer.status, answer.body) == (200, file)
-    assert not {"ETag", "Accept-Ranges", "Last-Modified", "Content-Range"} & set(answer.headers)
 
 
 @pytest.mark.asyncio
@@ -200,7 +184,7 @@ async def test_serve_tells_its_url_and_ends_when_asked(archive: FakeArchive) -> 
             urls.append(url)
             tasks.start_soon(ask_it)
 
-        await serve(archive.root, "127.0.0.1", 0, ready=ready, stop=stop)
+        await serve(archive.root, ServeSettings(port=0), ready=ready, stop=stop)
     with pytest.raises(aiohttp.ClientConnectionError):
         await ask(urls[0])
 
@@ -208,7 +192,7 @@ async def test_serve_tells_its_url_and_ends_when_asked(archive: FakeArchive) -> 
 @pytest.mark.asyncio
 async def test_serve_ends_when_cancelled(archive: FakeArchive) -> None:
     with anyio.CancelScope() as scope:
-        await serve(archive.root, "127.0.0.1", 0, ready=lambda url: scope.cancel())
+        await serve(archive.root, ServeSettings(port=0), ready=lambda url: scope.cancel())
     assert scope.cancelled_caught
 
 

@@ -416,7 +416,12 @@ def test_sizes_and_files(served: Catalogue):
     assert [(f["sop_instance_uid"], f["instance_number"]) for f in files] == [("2.2", 1), ("2.1", 2)]
     expected = an_instance("2.1").digest
     assert (files[1]["path"], files[1]["bytes"], files[1]["md5"]) == ("Lung/2/2.1.dcm", 3, expected.md5)
-    assert served.instance("2.1") == {"path": "Lung/2/2.1.dcm", "bytes": 3, "md5": expected.md5}
+    assert served.instance("2.1") == {
+        "path": "Lung/2/2.1.dcm",
+        "bytes": 3,
+        "md5": expected.md5,
+        "sha256": expected.sha256,
+    }
     assert served.instance("2.1", "2") == served.instance("2.1")
     assert served.instance("2.1", "1") is None
 

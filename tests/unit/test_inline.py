@@ -10,7 +10,7 @@ from fakes.mirroring import Mirror, assert_nothing_wrong
 
 from mirror.ledger import Ledger
 from mirror.memory import keep_freed_memory
-from mirror.transfer import Inline
+from mirror.threads import Inline
 from mirror.transports import admission
 from mirror.tree import LocalStore
 
@@ -42,6 +42,18 @@ def test_a_disk_that_gets_slow_is_left_to_threads():
         inline.learn(0.0002)
     assert inline.suits(KIB)
     for _ in range(100):
+        inline.learn(0.01)
+    assert not inline.suits(KIB)
+
+
+def test_who_serves_for_long_tries_a_slow_disk_again():
+    inline = Inline(soon=0.001, rest=10)
+    inline.begin(0.0)
+    for _ in range(100):
+        inline.learn(0.01)
+    assert [inline.suits(KIB) for _ in range(10)] == [False] * 10
+    assert inline.suits(KIB)
+    for _ in range(5):
         inline.learn(0.01)
     assert not inline.suits(KIB)
 

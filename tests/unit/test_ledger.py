@@ -102,7 +102,7 @@ def test_a_database_with_a_torn_page_is_damaged(tmp_path: Path):
     body = bytearray(file.read_bytes())
     body[4096 : len(body)] = b"\xaa" * (len(body) - 4096)
     file.write_bytes(body)
-    with Catalogue(tmp_path) as catalogue, pytest.raises(Damaged):
+    with pytest.raises(Damaged), Catalogue(tmp_path) as catalogue:
         list(catalogue.series_rows())
 
 

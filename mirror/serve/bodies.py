@@ -1,0 +1,204 @@
+"""How a body goes out: whole, as a file, or made while it is sent.
+
+Hides conditions (ETag, If-None-Match), ranges, packing, HEAD, and clients that stop reading. Promises that what cannot
+be sent whole is never made to look whole, and that who takes no byte for `progress_timeout` is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+import anyio.to_thread
+from aiohttp import ETag, web
+
+from mirror.errors import MirrorError
+from mirror.serve.packing import packer_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_LOG = logging.getLogger(__name__)
+
+#: Bodies below this are not worth packing.
+_WORTH_PACKING = 1024
+#: Bodies above this are packed and hashed in a thread.
+_MUCH = 64 * 1024
+#: Bytes of a file between two looks at whether its client still reads.
+_STRETCH = 1024 * 1024
+
+Headers = dict[str, str]
+#: What makes the next part of a body: the part, and whether it is the last. Called in a thread.
+More = Callable[[], tuple[bytes, bool]]
+T = TypeVar("T")
+
+
+class Bodies:
+    """Sends bodies. `progress_timeout` in seconds; `compress`: lists are packed for who takes it."""
+
+    def __init__(self, progress_timeout: float, *, compress: bool) -> None:
+        self._patience = progress_timeout
+        self._compress = compress
+
+    async def whole(self, request: web.Request, body: bytes, headers: Headers | None = None) -> web.StreamResponse:
+        """A list that is known to its end: with an ETag, so that who has it is told so (304), and packed."""
+        packer = packer_for(request) if self._compress and len(body) >= _WORTH_PACKING else None
+
+        def finish() -> tuple[ETag, bytes]:
+            # Weak: packed or not, it is the same list.
+            tag = ETag(hashlib.blake2b(body, digest_size=16).hexdigest(), is_weak=True)
+            return tag, body if packer is None else packer.pack(body) + packer.end()
+
+        tag, packed = finish() if len(body) < _MUCH else await anyio.to_thread.run_sync(finish)
+        own = {**(headers or {}), **self._vary(packer)}
+        if _has(request, tag):
+            response = web.Response(status=304, headers={k: v for k, v in own.items() if k == "Vary"})
+        else:
+            response = web.Response(body=packed, headers=own)
+        response.etag = tag
+        return response
+
+    async def stream(
+        self,
+        request: web.Request,
+        headers: Headers,
+        first: bytes,
+        more: More,
+        *,
+        pack: bool = False,
+        limiter: anyio.CapacityLimiter | None = None,
+    ) -> web.StreamResponse:
+        """A body of unknown length. The next part is made while the client takes the last, and no further ahead.
+
+        Where a part cannot be made, the connection is cut: the client must not take the rest for the whole.
+        """
+        packer = packer_for(request) if pack and self._compress else None
+        response = web.StreamResponse(headers={**headers, **self._vary(packer)})
+
+        def following() -> tuple[bytes, bool]:
+            part, last = more()
+            if packer is not None:
+                part = packer.pack(part) + (packer.end() if last else b"")
+            return part, last
+
+        async with self._cutting(request):
+            await response.prepare(request)
+            if request.method == "HEAD":
+                return response
+            part, last = first if packer is None else packer.pack(first), False
+            while not last:
+                upcoming = asyncio.ensure_future(anyio.to_thread.run_sync(following, limiter=limiter))
+                try:
+                    if part:
+                        await self._taken(response.write(part))
+                finally:
+                    # A thread that makes a part cannot be told to stop; what it reads from may be closed after this.
+                    with anyio.CancelScope(shield=True):
+                        await asyncio.wait([upcoming])
+                        upcoming.exception()  # it counts as seen where the client's own fault comes first
+                part, last = upcoming.result()
+            if part:
+                await self._taken(response.write(part))
+        return response
+
+    async def file(
+        self, request: web.Request, content: bytes | BinaryIO, length: int, etag: str, headers: Headers
+    ) -> web.StreamResponse:
+        """A file's bytes, or one range of them (RFC 9110, 14); `content` is its bytes or the file, which stays open.
+
+        An archive's object never changes under its ETag; who has it is told so (304).
+        """
+        tag = ETag(etag)
+        if _has(request, tag):
+            response: web.StreamResponse = web.Response(status=304)
+            response.etag = tag
+            return response
+        begin, end, status = _range(request, length, tag)
+        headers = headers | {"Accept-Ranges": "bytes"}
+        if status == 416:
+            return web.Response(status=416, headers={"Content-Range": f"bytes */{length}"})
+        if status == 206:
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{length}"
+        if isinstance(content, bytes):
+            response = web.Response(status=status, body=content[begin:end], headers=headers)
+            response.etag = tag
+            return response
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = end - begin
+        response.etag = tag
+        async with self._cutting(request):
+            await response.prepare(request)
+            if request.method != "HEAD":
+                await self._send(request, content, begin, end)
+                await response.write_eof()
+        return response
+
+    async def _send(self, request: web.Request, file: BinaryIO, begin: int, end: int) -> None:
+        loop = asyncio.get_running_loop()
+        while begin < end:
+            if request.transport is None:
+                raise ConnectionResetError
+            stretch = min(_STRETCH, end - begin)
+            sent = await self._taken(loop.sendfile(request.transport, file, begin, stretch))
+            if sent != stretch:
+                # The file is shorter than it was when it was opened.
+                _cut(request)
+                return
+            begin += sent
+
+    async def _taken(self, sending: Awaitable[T]) -> T:
+        """What `sending` gives. Raises TimeoutError where the client takes nothing for too long."""
+        async with asyncio.timeout(self._patience):
+            return await sending
+
+    @asynccontextmanager
+    async def _cutting(self, request: web.Request) -> AsyncIterator[None]:
+        """Whatever goes wrong inside, the client sees a cut connection, and never an end."""
+        try:
+            yield
+        except ConnectionError:
+            _LOG.debug("%s: the client has left", request.path)
+        except TimeoutError:
+            _LOG.warning("%s: cut off: the client took nothing for %.0f s", request.path, self._patience)
+            _cut(request)
+        except MirrorError as error:
+            _LOG.warning("%s: cut off: %s", request.path, error)
+            _cut(request)
+        except BaseException:
+            _cut(request)
+            raise
+
+    def _vary(self, packer: object | None) -> Headers:
+        if packer is None:
+            return {"Vary": "Accept-Encoding"} if self._compress else {}
+        return {"Vary": "Accept-Encoding", "Content-Encoding": str(packer)}
+
+
+def _has(request: web.Request, tag: ETag) -> bool:
+    """Whether the client says that it has this body (RFC 9110, 13.1.2)."""
+    return any(theirs.value in ("*", tag.value) for theirs in request.if_none_match or ())
+
+
+def _range(request: web.Request, length: int, tag: ETag) -> tuple[int, int, int]:
+    """The bytes that a request wants, begin and end, and the status that says so. What is no range is the whole."""
+    asked = request.headers.get("Range")
+    only_if = request.headers.get("If-Range")
+    if asked is None or request.method != "GET" or (only_if is not None and only_if != f'"{tag.value}"'):
+        return 0, length, 200
+    try:
+        wanted = request.http_range
+    except ValueError:
+        return 0, length, 200
+    begin, end, _ = wanted.indices(length)
+    if begin >= end:
+        return 0, 0, 416
+    return begin, end, 206
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
