@@ -15,6 +15,7 @@ from fakes.asking import ask
 from fakes.dicom import uid
 from fakes.mirroring import Mirror, snapshot
 from fakes.process import Ended, run
+from fakes.threaded import serving_in_a_thread
 
 from mirror.archive.dialects import TCIA_PREFIX
 from mirror.errors import ExitCode
@@ -218,3 +219,13 @@ def test_what_a_killed_maker_left_goes_when_it_is_old(tmp_path: Path) -> None:
     make_list(tmp_path, "next", [CT])
     assert (old.exists(), young.exists()) == (False, True)
     assert [known.name for known in all_lists(tmp_path)] == ["next"]
+
+
+@pytest.mark.asyncio
+async def test_a_list_shows_nobody_what_is_not_for_them(archive: FakeArchive, tmp_path: Path) -> None:
+    make_list(archive.root, "mixed", [CT, BRAIN])
+    (tmp_path / "tokens.toml").write_text('[anonymous]\ncollections = ["Brain*"]\n')
+    with serving_in_a_thread(archive.root, tokens_file=str(tmp_path / "tokens.toml")) as origin:
+        for path in ("/nbia-api/services/v1/getContentsByName", TCIA_LISTS + "ContentsByName"):
+            rows = (await ask(origin + path, name="mixed")).rows
+            assert [row["SeriesInstanceUID"] for row in rows] == [BRAIN]

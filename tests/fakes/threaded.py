@@ -8,22 +8,24 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from aiohttp import http_exceptions, web
 
 from mirror.serve import make_app
+from mirror.settings import ServeSettings
 
 
 @contextmanager
-def serving_in_a_thread(root: Path) -> Iterator[str]:
-    """Serve the mirror at `root`, nothing in front of it; gives the origin."""
+def serving_in_a_thread(root: Path, **settings: Any) -> Iterator[str]:
+    """Serve the mirror at `root`, nothing in front of it; `settings` are those of [serve]. Gives the origin."""
     ready = threading.Event()
     told: list[str] = []
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
 
     async def serve() -> None:
-        runner = web.AppRunner(make_app(root), shutdown_timeout=0.2)
+        runner = web.AppRunner(make_app(root, ServeSettings(**settings)), shutdown_timeout=0.2)
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()

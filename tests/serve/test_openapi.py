@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import jsonschema
 import pytest
 from fakes.archive import FakeArchive
 from fakes.asking import ask
 from fakes.dicom import instance_uid, uid
+from fakes.threaded import serving_in_a_thread
 from openapi_spec_validator import validate
 
 from mirror.archive.endpoints import ENDPOINTS
@@ -133,3 +136,35 @@ def test_a_metadata_document_that_does_not_meet_it_is_seen() -> None:
     assert not valid({name: value for name, value in told.items() if name != "returnTypes"})
     assert not valid(told | {"returnTypes": ["PDF"]})
     assert not valid(told | {"returnAttributes": [{"name": "Modality"}]})
+
+
+@pytest.mark.asyncio
+async def test_behind_a_proxy_it_is_the_same_below_its_path(archive: FakeArchive) -> None:
+    with serving_in_a_thread(archive.root, base_url="https://data.example.org/tcia") as origin:
+        plain, below = await ask(origin + OPENAPI_PATH), await ask(origin + "/tcia" + OPENAPI_PATH)
+        assert plain.rows == below.rows == await document_of(archive)
+        # A client joins its server, ".", and a path to what stands beside the document.
+        [server] = below.rows["servers"]
+        path = next(iter(below.rows["paths"]))
+        assert (await ask(urljoin(origin + "/tcia" + OPENAPI_PATH, server["url"] + path))).status == 200
+        assert (await ask(origin + "/tcia" + METADATA_SCHEMA_PATH)).rows == metadata_schema()
+
+
+@pytest.mark.asyncio
+async def test_what_the_server_gives_beyond_the_archive_is_in_it(archive: FakeArchive, tmp_path: Path) -> None:
+    document = await document_of(archive)
+    (tmp_path / "tokens.toml").write_text(f'[tokens.one]\nsha256 = "{"0" * 64}"\ncollections = ["*"]\n')
+    path = "/nbia-api/services/v4/getSingleImage"
+    told = document["paths"][path]["get"]["responses"]
+    params = {name: VALUES[name] for name in ("SeriesInstanceUID", "SOPInstanceUID")}
+    etag = (await ask(archive.origin + path, **params)).headers["ETag"]
+    asked = {"206": {"Range": "bytes=0-9"}, "416": {"Range": "bytes=99999999-"}, "304": {"If-None-Match": etag}}
+    for status, headers in asked.items():
+        answer = await ask(archive.origin + path, headers=headers, **params)
+        assert (str(answer.status), status in told) == (status, True)
+    with serving_in_a_thread(archive.root, tokens_file=str(tmp_path / "tokens.toml")) as origin:
+        for of, operations in document["paths"].items():
+            for method, operation in operations.items():
+                status = str((await ask(origin + of, method.upper())).status)
+                assert status in operation["responses"], f"{method} {of}: {status}"
+                assert (status == "401") is ("401" in operation["responses"]), f"{method} {of}: {status}"
