@@ -14,9 +14,11 @@ from aiohttp.typedefs import Middleware
 
 from mirror.archive.dialects import NBIA_PREFIX, TCIA_PREFIX
 from mirror.archive.endpoints import ENDPOINTS, DialectName, Endpoint
+from mirror.archive.older import OLDER
 from mirror.ledger import Catalogue
 from mirror.serve.answers import Answers
 from mirror.serve.formats import describe
+from mirror.serve.guests import add_guest_routes
 from mirror.serve.parameters import fault
 from mirror.serve.served import Served
 
@@ -39,6 +41,9 @@ def make_app(root: Path, middlewares: Sequence[Middleware] = ()) -> web.Applicat
                 app.router.add_route("*", urljoin(prefix, path), partial(answers.answer, dialect, endpoint))
                 if dialect == "tcia":
                     app.router.add_get(urljoin(prefix, path) + "/metadata", partial(_metadata, endpoint))
+    for path, endpoint in OLDER.items():
+        app.router.add_route("*", urljoin(NBIA_PREFIX, path), partial(answers.answer, "nbia", endpoint))
+    add_guest_routes(app)
     for dialect, prefix in _PREFIXES.items():
         app.router.add_route("*", prefix + "{call:.*}", partial(_no_such_call, dialect))
     app.router.add_get("/healthz", served.health)

@@ -59,8 +59,11 @@ async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Req
         if endpoint.method == "GET" and not endpoint.lax:
             _refuse_unknown(list(known), request)
     params: dict[str, str] = {}
+    numbered = {p.wire(dialect) for p in endpoint.wire_params(dialect) if p.numbered}
     for name, value in given:
-        if name in known:
+        if name.rstrip("0123456789") in numbered:
+            params.setdefault(name, value)
+        elif name in known:
             canonical_name = known[name]
             if canonical_name not in params:
                 params[canonical_name] = value
