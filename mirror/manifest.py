@@ -196,16 +196,20 @@ _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _UID_COLUMNS = frozenset({"seriesinstanceuid", "seriesuid"})
 
 
-def write_tcia(uids: Iterable[str], file: TextIO, *, name: str, server: str = "") -> int:
+def write_tcia(
+    uids: Iterable[str], file: TextIO, *, name: str, server: str = "", origin: str = "", annotations: bool = True
+) -> int:
     """Write a `.tcia` file that the NBIA Data Retriever reads; gives back how many series it names.
 
     `name` is what the retriever calls its folder. `server` is the base URL that the mirror's data came from; unless it
     is an NBIA server that others can reach, the live archive is named. What is no UID is left out: readers keep the
-    digits and dots of a line, and would ask for something else.
+    digits and dots of a line, and would ask for something else. `origin`: scheme, host and port of the server that
+    answers with this file, whatever it is.
     """
+    servlet = origin + _SERVLET if origin else download_servlet(server)
     basket = re.sub(r"[^A-Za-z0-9._-]+", "-", name.removesuffix(".tcia"))
     file.write(
-        f"downloadServerUrl={download_servlet(server)}\nincludeAnnotation=true\nnoOfrRetry=4\n"
+        f"downloadServerUrl={servlet}\nincludeAnnotation={str(annotations).lower()}\nnoOfrRetry=4\n"
         f"databasketId={basket}.tcia\nmanifestVersion=3.0\nListOfSeriesToDownload=\n"
     )
     count = 0

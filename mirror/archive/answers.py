@@ -32,6 +32,7 @@ _BLOCK = 256 * 1024
 _FEW = 500
 #: No row is longer, nor what lies between two.
 _LONGEST = 16 * 1024 * 1024
+_LONGEST_TEXT = 128 * 1024 * 1024
 #: So many places are tried where a block may be cut: a brace may also lie within a row.
 _CUTS = 8
 #: What msgspec raises for what is none.
@@ -173,6 +174,25 @@ async def read_digest(chunks: AsyncIterator[bytes], asked: str) -> str | None:
     if not _MD5.fullmatch(body):
         raise BadAnswer(f"the answer is not an MD5 digest; it begins with {body[:60]!r}", asked=asked)
     return body.decode()
+
+
+async def read_text(chunks: AsyncIterator[bytes], asked: str) -> str:
+    """A body of text, whole. BadAnswer where it is longer than a manifest of a million series or is no UTF-8."""
+    body = await read_limited(chunks, _LONGEST_TEXT + 1)
+    if len(body) > _LONGEST_TEXT:
+        raise BadAnswer(f"the answer is longer than {_LONGEST_TEXT} bytes", asked=asked)
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise BadAnswer(f"the answer is no text: {error}", asked=asked) from error
+
+
+def read_object(text: str, asked: str) -> dict[str, Any]:
+    """The one JSON object that a body holds."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadAnswer(f"the answer is no JSON object: {error}", asked=asked) from error
 
 
 async def read_limited(chunks: AsyncIterator[bytes], limit: int) -> bytes:

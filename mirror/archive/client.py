@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from mirror.archive.answers import Rows, read_digest, spool_rows
+from mirror.archive.answers import Rows, read_digest, read_object, read_text, spool_rows
 from mirror.archive.dialects import Server, decode_row, encode_params
 from mirror.archive.endpoints import ENDPOINTS, Endpoint, Format
 from mirror.archive.exchange import Exchange, Line, delegate
@@ -28,6 +28,8 @@ from mirror.model import Patient, Series, SeriesSize, Study
 from mirror.settings import ArchiveSettings
 
 T = TypeVar("T")
+#: What a search needs said: the first patients, by their identifiers.
+_PAGE = {"sortField": "subject", "sortDirection": "ascending", "start": "0", "size": "100"}
 Receive = Callable[[AsyncIterator[bytes], int | None], Awaitable[T]]
 
 
@@ -218,6 +220,23 @@ class ArchiveClient:
     async def get_md5_hierarchy(self, **where: str) -> str | None:
         """nbia: MD5 over the sorted MD5s of a series, study, patient or collection; None: unknown."""
         return await self._digest("getMD5Hierarchy", **where)
+
+    # Searches and manifests
+
+    async def get_manifest_for_collection(self, *, collection: str, **options: str) -> str:
+        """nbia: the text of a `.tcia` file that names a collection's series. `options`: includeAnnotation=false."""
+        return await self._text("getManifestForCollection", Collection=collection, **options)
+
+    async def get_manifest_for_simple_search(self, **criteria: str) -> str:
+        """nbia: the text of a `.tcia` file that names the series of get_simple_search."""
+        return await self._text("getManifestForSimpleSearch", **_PAGE | criteria)
+
+    async def get_simple_search(self, **criteria: str) -> dict[str, Any]:
+        """nbia: a page of the patients who match criteriaType0, value0 and so on, as the archive's object."""
+        return read_object(await self._text("getSimpleSearch", **_PAGE | criteria), "getSimpleSearch")
+
+    async def _text(self, call: str, **params: str) -> str:
+        return await self._call(ENDPOINTS[call], params, lambda c, _n, asked: read_text(c, asked))
 
     # Files
 

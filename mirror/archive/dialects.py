@@ -27,8 +27,8 @@ from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from mirror.archive.endpoints import ENDPOINTS, DialectName, Endpoint
-from mirror.archive.fields import ALIASES, FIELDS, Kind, canonical
+from mirror.archive.endpoints import ENDPOINTS, Days, DialectName, Endpoint
+from mirror.archive.fields import ALIASES, FIELDS, Kind
 from mirror.errors import (
     ArchiveError,
     BadAnswer,
@@ -54,6 +54,7 @@ _READ_AS: dict[str, tuple[str, Kind]] = {
 }
 _DAY_FIRST_MONTH = re.compile(r"(\d\d)-(\d\d)-(\d{4})")
 _ISO_DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T].*)?")
+_UNNUMBERED = re.compile(r"\d+$")
 _ELSEWHERE = (
     "a series may lie on another host: NLST has its own (--server nlst), and the retired host (--server tcia)"
     " and the live one (--server nbia) do not hold the same series"
@@ -153,8 +154,12 @@ def encode_params(endpoint: Endpoint, dialect: DialectName, params: Mapping[str,
     Raises SettingsError for a name the call does not have, and for a required one that is missing.
     """
     known, required = _spellings(endpoint.name, dialect)
+    numbered = {p.wire(dialect) for p in endpoint.wire_params(dialect) if p.numbered}
     wire: dict[str, str] = {}
     for name, value in params.items():
+        if name not in known and _UNNUMBERED.sub("", name) in numbered:
+            wire[name] = value
+            continue
         if name not in known:
             have = ", ".join(p.wire(dialect) for p in endpoint.wire_params(dialect)) or "none"
             raise SettingsError(f"{endpoint.name} has no parameter {name!r}; it takes: {have}")
@@ -232,14 +237,16 @@ def encode_row(endpoint: Endpoint, dialect: DialectName, row: Mapping[str, Any])
     """
     wire: dict[str, Any] = {}
     for name in endpoint.fields(dialect):
-        value = row.get(canonical(name))
+        value = row.get(endpoint.canonical(name))
         if value is not None:
-            wire[name] = _encode_value(dialect, canonical(name), value)
+            wire[name] = _encode_value(dialect, endpoint, endpoint.canonical(name), value)
     return wire | {name: value for name, value in row.items() if name not in FIELDS and value is not None}
 
 
-def _encode_value(dialect: DialectName, name: str, value: Any) -> Any:
+def _encode_value(dialect: DialectName, endpoint: Endpoint, name: str, value: Any) -> Any:
     if FIELDS[name].kind is Kind.DATE:
+        if endpoint.days is Days.STAMP and (day := _ISO_DAY.fullmatch(str(value))):
+            return f"{day[1]} 00:00:00.0"
         return encode_day(dialect, str(value))
     if dialect == "tcia" and (FIELDS[name].kind is Kind.DECIMAL or name == "TotalSizeInBytes"):
         return f"{value}.000000" if isinstance(value, int) else f"{value:.6f}"

@@ -8,11 +8,12 @@ Sources: NBIA-TCIA server source at 865725e0 for "nbia"; TCIA's REST API guide a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from mirror.archive.fields import Kind
+from mirror.archive.fields import Kind, canonical
 
 DialectName = Literal["nbia", "tcia"]
 
@@ -24,6 +25,10 @@ class Answer(StrEnum):
     ZIP = "zip"
     DICOM = "dicom"
     DIGEST = "digest"
+    #: A `.tcia` file: text that names series.
+    MANIFEST = "manifest"
+    #: One JSON object: a page of patients and counts over all of them.
+    SEARCH = "search"
 
 
 class Format(StrEnum):
@@ -35,6 +40,16 @@ class Format(StrEnum):
     HTML = "html"
 
 
+class Days(StrEnum):
+    """How the nbia server's calls write a day; the older ones differ among themselves."""
+
+    MONTH_FIRST = "MM-DD-YYYY"
+    DAY_FIRST = "DD/MM/YYYY"
+    YEAR_FIRST = "YYYY/MM/DD"
+    #: As an SQL time stamp is printed; the time of day is midnight where only the day is known.
+    STAMP = "YYYY-MM-DD 00:00:00.0"
+
+
 @dataclass(frozen=True, slots=True)
 class Param:
     """A parameter: canonical name, whether it must be given, and its wire name per dialect ("" where unknown)."""
@@ -44,6 +59,8 @@ class Param:
     kind: Kind = Kind.TEXT
     nbia: str | None = None
     tcia: str | None = None
+    #: The name stands for a family: it is followed by a number from 0 on.
+    numbered: bool = False
 
     def wire(self, dialect: DialectName) -> str:
         """The parameter's name on the wire, or "" where that dialect does not have it."""
@@ -75,6 +92,21 @@ class Endpoint:
     empty_list: bool = False
     #: nbia: parameters that it does not know are ignored, where other calls refuse them.
     lax: bool = False
+    #: nbia: the only fields that are numbers in JSON, where all others are sent as text. None: as their kinds say.
+    numbers: frozenset[str] | None = None
+    #: nbia: canonical names of fields that are called otherwise in this call alone.
+    spelled: Mapping[str, str] = field(default_factory=dict, hash=False)
+    #: nbia: how a day is written in the answer, and how one is read from a parameter.
+    days: Days = Days.MONTH_FIRST
+    since: Days = Days.MONTH_FIRST
+    #: Since-calls: the day itself is left out.
+    strict: bool = False
+    #: nbia: one of the calls before v4; see mirror.archive.older.
+    older: bool = False
+
+    def canonical(self, wire: str) -> str:
+        """The canonical name of one of the answer's fields by its wire name."""
+        return self.spelled.get(wire) or canonical(wire)
 
     def path(self, dialect: DialectName) -> str | None:
         """The path below the dialect's base URL, or None where the dialect does not have the call."""
@@ -127,6 +159,15 @@ _COLLECTION_NBIA, _MODALITY_NBIA = Param("Collection", tcia=""), Param("Modality
 _BODY_PART_NBIA = Param("BodyPartExamined", tcia="")
 _SERIES_UID = Param("SeriesInstanceUID", required=True, kind=Kind.UID)
 _SINCE = Param("Date", required=True, kind=Kind.DATE, nbia="fromDate")
+_COUNTED = frozenset({"ImageCount", "FileSize"})
+_CRITERIA = (
+    Param("criteriaType", tcia="", numbered=True), Param("value", tcia="", numbered=True),
+    Param("fromDate", tcia="", numbered=True), Param("toDate", tcia="", numbered=True),
+    Param("sortField", required=True, tcia=""), Param("sortDirection", required=True, tcia=""),
+    Param("start", required=True, kind=Kind.INTEGER, tcia=""),
+    Param("size", required=True, kind=Kind.INTEGER, tcia=""), Param("tool", tcia=""),
+)  # fmt: skip
+_PAGE = "The parameters sortField, sortDirection, start and size are required for this API call."
 _ONE_SERIES = "A parameter, SeriesInstanceUID is required for this API call."
 _ONE_SERIES_COMMA = "A parameter, SeriesInstanceUID, is required for this API call."
 _NOT_GRANTED = (
@@ -229,18 +270,20 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint(
             "getUpdatedSeries", "Series released after a day.",
             (Param("Date", kind=Kind.DATE, nbia="fromDate", tcia=""),),
-            "getUpdatedSeries", None, _words(_SERIES),
+            "getUpdatedSeries", None, _words(_SERIES), strict=True,
         ),
         Endpoint(
             "getSeriesMetadata", "Everything the archive says about the listed series (comma-separated UIDs).",
             (Param("list", required=True, tcia=""),),
             "getSeriesMetadata", None, _words(_METADATA_HEAD + _METADATA_TAIL), method="POST",
+            numbers=_COUNTED,
             missing="A form parameter, list, containing at least one SeriesInstanceUID is required.",
         ),
         Endpoint(
             "getSeriesQCInfo", "As getSeriesMetadata, of hidden series too, with their Visibility.",
             (Param("seriesId", required=True, tcia=""),),
             "getSeriesQCInfo", None, _words(_METADATA_HEAD + " Visibility" + _METADATA_TAIL), method="POST",
+            numbers=_COUNTED,
         ),
         Endpoint(
             "getMD5HashForImage", "MD5 of one DICOM file, as text.",
@@ -307,6 +350,25 @@ ENDPOINTS: dict[str, Endpoint] = {
             "getCollectionOrSeriesForDOI", None,
             ("collection", "seriesInstanceUID", "thirdPartyAnanlysis", "authorized"),
             formats=(Format.JSON,), method="POST", empty_list=True,
+        ),
+        Endpoint(
+            "getManifestForCollection", "A manifest (.tcia) of a collection's series.",
+            (
+                Param("Collection", required=True, nbia="collection", tcia=""), Param("visibility", tcia=""),
+                Param("includeAnnotation", tcia=""),
+            ),
+            "getManifestForCollection", None, answer=Answer.MANIFEST, formats=(), method="POST", lax=True,
+            missing="A parameter, collection is required for this API call.",
+        ),
+        Endpoint(
+            "getManifestForSimpleSearch", "A manifest (.tcia) of the series that a simple search finds.", _CRITERIA,
+            "getManifestForSimpleSearch", None, answer=Answer.MANIFEST, formats=(), method="POST", lax=True,
+            missing=_PAGE,
+        ),
+        Endpoint(
+            "getSimpleSearch", "A page of the patients who match numbered criteria, and counts over all of them.",
+            _CRITERIA, "getSimpleSearch", None, answer=Answer.SEARCH, formats=(), method="POST", lax=True,
+            missing=_PAGE,
         ),
     )
 }  # fmt: skip

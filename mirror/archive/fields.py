@@ -82,6 +82,8 @@ FIELDS: dict[str, Field] = _fields(
     ("ObjectCount", Kind.INTEGER, None, "Number of the series' DICOM files"),
     ("Count", Kind.INTEGER, None, "Number of patients that have such series"),
     ("SOPInstanceUID", Kind.UID, "0008,0018", "Unique identifier of the instance"),
+    ("SOPClassUID", Kind.UID, "0008,0016", "Kind of the series' instances"),
+    ("AnnotationSize", Kind.INTEGER, None, "Bytes of the series' annotation files"),
     ("element", Kind.TEXT, None, "Tag of the element, with a > before it for each sequence that it is in"),
     ("name", Kind.TEXT, None, "Name of the element"),
     ("data", Kind.TEXT, None, "Value of the element, as text"),
@@ -89,6 +91,7 @@ FIELDS: dict[str, Field] = _fields(
     ("description", Kind.TEXT, None, "Description of the collection, HTML"),
     ("descriptionURI", Kind.TEXT, None, "DOI of the collection"),
     ("collectionName", Kind.TEXT, None, "Name of the collection"),
+    ("collectionDescTimestamp", Kind.INTEGER, None, "When the description was changed, ms since 1970"),
 )
 
 #: Wire names that mean a canonical field, wherever they occur: old spellings, short forms, v1 leftovers.

@@ -242,14 +242,17 @@ class Catalogue:
             for r in self._rows(f"SELECT DISTINCT s.collection FROM series s WHERE {_SHOWN} ORDER BY s.collection")
         ]
 
-    def values(self, name: str, where: Mapping[str, str]) -> list[str | None]:
-        """Distinct upper-case values of Modality, BodyPartExamined or Manufacturer, ascending, null first."""
-        column = _SERIES_COLUMNS[name]
+    def values(self, name: str, where: Mapping[str, str], *, stored: bool = False) -> list[str | None]:
+        """Distinct values of Modality, BodyPartExamined or Manufacturer, ascending, null first.
+
+        In upper case, or as they are stored.
+        """
+        column = f"s.{_SERIES_COLUMNS[name]}" if stored else f"upper(s.{_SERIES_COLUMNS[name]})"
         condition, args = _where(where)
         return [
             r["value"]
             for r in self._rows(
-                f"SELECT DISTINCT upper(s.{column}) AS value FROM series s WHERE {condition} ORDER BY value",
+                f"SELECT DISTINCT {column} AS value FROM series s WHERE {condition} ORDER BY value",
                 args,
             )
         ]

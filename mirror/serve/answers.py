@@ -27,6 +27,7 @@ from mirror.serve.bodies import Bodies
 from mirror.serve.formats import Pieces, encode_rows, find_format
 from mirror.serve.parameters import SERVER_FAULT, Refusal, busy, denial, fault, read_params
 from mirror.serve.queries import hierarchy_digest, rows_of, wire_rows
+from mirror.serve.searching import send_search
 from mirror.serve.served import Served
 from mirror.serve.zipping import series_members, zip_pieces
 from mirror.threads import Inline, Threads
@@ -74,6 +75,8 @@ class Answers:
                     return await self._send_zip(dialect, endpoint, request, params)
                 case Answer.DIGEST:
                     return await self._send_digest(endpoint, request, params)
+                case Answer.MANIFEST | Answer.SEARCH:
+                    return await send_search(self._served, endpoint, request, params)
         except Refusal as refusal:
             return refusal.response()
         except MirrorError as error:

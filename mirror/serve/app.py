@@ -13,10 +13,12 @@ from aiohttp.typedefs import Middleware
 
 from mirror.archive.dialects import NBIA_PREFIX, TCIA_PREFIX
 from mirror.archive.endpoints import ENDPOINTS, DialectName, Endpoint
+from mirror.archive.older import OLDER
 from mirror.ledger import Catalogue
 from mirror.serve.answers import Answers
 from mirror.serve.formats import describe
 from mirror.serve.gate import Gate, name_no_software
+from mirror.serve.guests import add_guest_routes, guest_paths
 from mirror.serve.openapi import Call, Published
 from mirror.serve.parameters import fault
 from mirror.serve.served import Served
@@ -43,7 +45,8 @@ def make_app(
     for below in dict.fromkeys(("", urlsplit(settings.base_url).path.rstrip("/"))):
         calls = _add_calls(app.router, below, answers)
         # The same document at each: its paths are below where it is itself.
-        Published((d, e, path.removeprefix(below)) for d, e, path in calls).add_routes(app.router, below)
+        published = Published([(d, e, path.removeprefix(below)) for d, e, path in calls], guest_paths())
+        published.add_routes(app.router, below)
         app.router.add_get(below + "/healthz", served.health)
         app.router.add_get(below + "/readyz", served.readiness)
         app.router.add_get(below + "/metrics", gate.metrics)
@@ -63,6 +66,11 @@ def _add_calls(router: web.UrlDispatcher, below: str, answers: Answers) -> list[
                 calls.append((dialect, endpoint, path))
                 if dialect == "tcia":
                     router.add_get(path + "/metadata", partial(_metadata, endpoint))
+    for path, endpoint in OLDER.items():
+        path = below + urljoin(NBIA_PREFIX, path)
+        router.add_route("*", path, partial(answers.answer, "nbia", endpoint))
+        calls.append(("nbia", endpoint, path))
+    add_guest_routes(router, below)
     for dialect, prefix in _PREFIXES.items():
         router.add_route("*", below + prefix + "{call:.*}", partial(_no_such_call, dialect))
     return calls

@@ -27,9 +27,6 @@ CONTENT_TYPES = {
     Format.HTML: "text/html",
 }
 CSV_DOWNLOAD = 'attachment; filename="SeriesMetaData.csv"'
-#: Calls whose answer has text in every column but these two.
-TEXT_ONLY = {"getSeriesMetadata", "getSeriesQCInfo"}
-NUMBERS_THERE = {"ImageCount", "FileSize"}
 
 
 def find_format(endpoint: Endpoint, dialect: DialectName, asked: str | None) -> tuple[Format | None, dict[str, str]]:
@@ -64,9 +61,9 @@ def encode_rows(endpoint: Endpoint, dialect: DialectName, form: Format, rows: It
     return _ENCODERS[dialect, form](endpoint, rows)
 
 
-def text_of(name: str, value: Any) -> str:
+def text_of(endpoint: Endpoint, name: str, value: Any) -> str:
     """A value of the nbia server where it is text: decimals keep the scale of their column."""
-    field = FIELDS.get(canonical(name))
+    field = FIELDS.get(endpoint.canonical(name))
     if field is not None and not isinstance(value, str) and (field.kind is Kind.DECIMAL or name == "TotalSizeInBytes"):
         return f"{value}.000000" if isinstance(value, int) else f"{value:.6f}"
     return str(value)
@@ -113,8 +110,8 @@ def _json(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
 
 
 def _nbia_json(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
-    if endpoint.name in TEXT_ONLY:
-        rows = ({k: v if k in NUMBERS_THERE else text_of(k, v) for k, v in row.items()} for row in rows)
+    if (numbers := endpoint.numbers) is not None:
+        rows = ({k: v if k in numbers else text_of(endpoint, k, v) for k, v in row.items()} for row in rows)
     return _json(endpoint, rows)
 
 
@@ -127,11 +124,11 @@ def _nbia_csv(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
         yield f"{names[0]}\n".encode()
         for row in rows:
             value = row.get(names[0])
-            yield b"\n\n" if value is None else f"{text_of(names[0], value)}\n".encode()
+            yield b"\n\n" if value is None else f"{text_of(endpoint, names[0], value)}\n".encode()
         return
     yield _quoted(names)
     for row in rows:
-        yield _quoted(["" if row.get(name) is None else text_of(name, row[name]) for name in names])
+        yield _quoted(["" if row.get(name) is None else text_of(endpoint, name, row[name]) for name in names])
 
 
 def _quoted(values: Sequence[str]) -> bytes:
@@ -168,8 +165,10 @@ def _escaped(value: str) -> str:
     return _NOT_PLAIN.sub(_entity, value)
 
 
-def _java_type(name: str) -> str:
-    field = FIELDS[canonical(name)]
+def _java_type(endpoint: Endpoint, name: str) -> str:
+    if endpoint.numbers is not None and name not in endpoint.numbers:
+        return "java.lang.String"
+    field = FIELDS[endpoint.canonical(name)]
     if field.kind is Kind.DECIMAL or name in ("TotalSizeInBytes", "FileSize"):
         return "java.math.BigDecimal"
     return "java.math.BigInteger" if field.kind is Kind.INTEGER else "java.lang.String"
@@ -179,7 +178,7 @@ def _nbia_xml(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
     yield b'<?xml version="1.0" encoding="UTF-8" standalone="yes"?><Results>'
     for row in rows:
         columns = "".join(
-            f"<{name} type='{_java_type(name)}'>{_escaped(text_of(name, row[name]))}</{name}>"
+            f"<{name} type='{_java_type(endpoint, name)}'>{_escaped(text_of(endpoint, name, row[name]))}</{name}>"
             for name in endpoint.nbia_fields
             if row.get(name) is not None
         )
@@ -212,7 +211,8 @@ def _nbia_html(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
     yield b"<P ALIGN='center'><TABLE BORDER=1>" + _table_row(endpoint.nbia_fields, "TH")
     for row in rows:
         cells = [
-            "&nbsp;" if row.get(name) is None else _escaped(text_of(name, row[name])) for name in endpoint.nbia_fields
+            "&nbsp;" if row.get(name) is None else _escaped(text_of(endpoint, name, row[name]))
+            for name in endpoint.nbia_fields
         ]
         yield _table_row(cells, "TD")
     yield b"</TABLE></P>"

@@ -11,6 +11,7 @@ in spite of its Content-Type).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
@@ -22,8 +23,8 @@ import msgspec
 from aiohttp import web
 
 from mirror.archive.endpoints import Answer, DialectName, Endpoint, Format, Param
-from mirror.archive.fields import FIELDS, Kind, canonical
-from mirror.serve.formats import CONTENT_TYPES, NUMBERS_THERE, TEXT_ONLY
+from mirror.archive.fields import FIELDS, Kind
+from mirror.serve.formats import CONTENT_TYPES
 from mirror.serve.parameters import SERVER_FAULT, UNREADABLE_FORM, takes_format
 
 Schema = dict[str, Any]
@@ -35,6 +36,7 @@ _TEXT: Schema = {"type": "string"}
 _FORM = "application/x-www-form-urlencoded"
 #: Calls that send nulls, where all others leave them out.
 _WITH_NULLS = frozenset({"getCollectionDescriptions"})
+_WITHOUT_CONTENT = frozenset({"getSeriesQCInfo", "getSeriesMetaData"})
 _LISTS = frozenset({"list", "seriesId"})
 _TOO_LARGE: Schema = {"413": {"description": "The form is too large.", "content": {"text/plain": {"schema": _TEXT}}}}
 _DECIMALS = r"^-?\d+\.\d{6}$"
@@ -161,7 +163,11 @@ def _operation(dialect: DialectName, endpoint: Endpoint, path: str, method: str,
         "responses": _responses(dialect, endpoint, path, method, rows),
         "x-unknown-parameters": "refused" if _refuses_unknown(dialect, endpoint) else "ignored",
     }
-    params = [(p.wire(dialect), p.required, _param_schema(dialect, p)) for p in endpoint.wire_params(dialect)]
+    params = [
+        # Of a family the first stands for all: criteriaType0.
+        (p.wire(dialect) + "0" * p.numbered, p.required, _param_schema(dialect, endpoint, p))
+        for p in endpoint.wire_params(dialect)
+    ]
     if takes_format(dialect, endpoint):
         params.append(("format", False, {"type": "string", "enum": _formats(dialect, endpoint)}))
     if method == "get":
@@ -184,7 +190,7 @@ def _refuses_unknown(dialect: DialectName, endpoint: Endpoint) -> bool:
     return dialect != "tcia" and endpoint.method == "GET" and not endpoint.lax
 
 
-def _param_schema(dialect: DialectName, param: Param) -> Schema:
+def _param_schema(dialect: DialectName, endpoint: Endpoint, param: Param) -> Schema:
     field = FIELDS.get(param.name)
     about = {"description": field.text} if field else {}
     match param.kind:
@@ -193,7 +199,10 @@ def _param_schema(dialect: DialectName, param: Param) -> Schema:
         case Kind.DATE if dialect == "tcia":
             return {"type": "string", "format": "date", "description": "A day, YYYY-MM-DD"}
         case Kind.DATE:
-            return {"type": "string", "pattern": r"^\d{1,2}-\d{1,2}-\d{4}$", "description": "A day, MM-DD-YYYY"}
+            pattern = re.sub("[DMY]{2,}", lambda letters: rf"\d{{{len(letters[0])}}}", endpoint.since.value)
+            return {"type": "string", "pattern": f"^{pattern}$", "description": f"A day, {endpoint.since.value}"}
+        case Kind.INTEGER:
+            return {"type": "integer", "minimum": 0, **about}
         case _ if param.name in _LISTS:
             return {"type": "string", "description": "SeriesInstanceUIDs, separated by commas"}
         case _:
@@ -244,6 +253,10 @@ def _content(dialect: DialectName, endpoint: Endpoint, path: str, rows: dict[str
             return {"application/zip" if dialect == "tcia" else "application/octet-stream": {"schema": {}}}
         case Answer.DICOM:
             return {"application/dicom": {"schema": {}}}
+        case Answer.MANIFEST:
+            return {"application/x-nbia-manifest-file": {"schema": _TEXT}}
+        case Answer.SEARCH:
+            return {"application/json": {"schema": {"type": "object"}}}
         case Answer.DIGEST:
             # Empty for what is not held.
             return {"text/plain": {"schema": {"type": "string", "pattern": "^([0-9a-f]{32})?$"}}}
@@ -266,7 +279,7 @@ def row_schema(dialect: DialectName, endpoint: Endpoint) -> Schema:
 
 
 def _value_schema(dialect: DialectName, endpoint: Endpoint, name: str) -> Schema:
-    field = FIELDS.get(canonical(name))
+    field = FIELDS.get(endpoint.canonical(name))
     if field is None:
         return dict(_TEXT)
     schema: Schema = {"type": _type(dialect, endpoint, name, field.kind), "description": field.text}
@@ -280,7 +293,7 @@ def _value_schema(dialect: DialectName, endpoint: Endpoint, name: str) -> Schema
 
 
 def _type(dialect: DialectName, endpoint: Endpoint, name: str, kind: Kind) -> str:
-    if dialect != "tcia" and endpoint.name in TEXT_ONLY and name not in NUMBERS_THERE:
+    if dialect != "tcia" and endpoint.numbers is not None and name not in endpoint.numbers:
         return "string"
     return {Kind.INTEGER: "integer", Kind.DECIMAL: "number"}.get(kind, "string")
 
@@ -300,11 +313,13 @@ def _nbia_refusals(dialect: DialectName, endpoint: Endpoint, method: str) -> Sch
     if texts:
         content["application/json"] = {"schema": _TEXT, "x-plain-text": texts}
     if method == "post":
-        content["text/plain"] = {"schema": {"type": "string", "const": UNREADABLE_FORM}}
+        # A search says what of its criteria is not known.
+        unreadable = {"const": UNREADABLE_FORM} if endpoint.answer not in (Answer.SEARCH, Answer.MANIFEST) else {}
+        content["text/plain"] = {"schema": {"type": "string", **unreadable}}
     if content:
         told["400"] = {"description": " ".join(["Refused.", *texts]), "content": content}
-    if endpoint.name == "getSeriesQCInfo":
-        told["204"] = {"description": "No seriesId was given."}
+    if endpoint.name in _WITHOUT_CONTENT:
+        told["204"] = {"description": "No series was named, or none that is shown."}
     return told
 
 

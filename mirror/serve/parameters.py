@@ -16,6 +16,8 @@ from mirror.archive.endpoints import Answer, DialectName, Endpoint, Format
 #: What the nbia server says of every fault of its own.
 SERVER_FAULT = "Server was not able to process your request"
 
+#: What aiohttp raises for a form without a boundary, in no charset, not text in that charset, not packed as it says.
+UNREADABLE = (ValueError, LookupError, web.RequestPayloadError)
 #: Ours: what the archive's servers say of such a form is not known.
 UNREADABLE_FORM = "The form cannot be read."
 
@@ -81,8 +83,11 @@ async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Req
         if endpoint.method == "GET" and not endpoint.lax:
             _refuse_unknown(list(known), request)
     params: dict[str, str] = {}
+    numbered = {p.wire(dialect) for p in endpoint.wire_params(dialect) if p.numbered}
     for name, value in given:
-        if name in known:
+        if name.rstrip("0123456789") in numbered:
+            params.setdefault(name, value)
+        elif name in known:
             canonical_name = known[name]
             if canonical_name not in params:
                 params[canonical_name] = value
@@ -109,8 +114,7 @@ async def _read_form(dialect: DialectName, request: web.Request) -> list[tuple[s
     """What a form says, uploaded files left out. Raises Refusal for a body that is no form, whatever it says it is."""
     try:
         form = await request.post()
-    except (ValueError, LookupError, web.RequestPayloadError) as error:
-        # No boundary, no such charset, not text in that charset, not packed as it says.
+    except UNREADABLE as error:
         told = UNREADABLE_FORM if dialect == "nbia" else {"errorMessage": UNREADABLE_FORM}
         raise Refusal(400, told) from error
     return [(name, value) for name, value in form.items() if isinstance(value, str)]

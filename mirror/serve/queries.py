@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from datetime import date
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from mirror.archive.dialects import encode_row
-from mirror.archive.endpoints import DialectName, Endpoint
+from mirror.archive.endpoints import Days, DialectName, Endpoint
 from mirror.archive.fields import FIELDS
-from mirror.check import series_digest
+from mirror.check import read_header, series_digest
 from mirror.digests import Level, digest_over, digests_at
 from mirror.errors import StoreError
 from mirror.headers import read_tags
 from mirror.ledger import Catalogue
 from mirror.lists import series_of
-from mirror.serve.parameters import denial
+from mirror.serve.parameters import Refusal, denial
 
 Rows = Iterator[dict[str, Any]]
 Params = Mapping[str, str]
@@ -35,7 +35,13 @@ _DEFAULTS: dict[str, Any] = {
     "Authorized": 1,
 }
 _EVERYTHING = "1900-01-01"
-_NBIA_DAY = re.compile(r"(?P<month>\d{1,2})-(?P<day>\d{1,2})-(?P<year>\d{4})")
+_NBIA_DAYS = {
+    Days.MONTH_FIRST: re.compile(r"(?P<month>\d{1,2})-(?P<day>\d{1,2})-(?P<year>\d{4})"),
+    Days.DAY_FIRST: re.compile(r"(?P<day>\d{1,2})/(?P<month>\d{1,2})/(?P<year>\d{4})"),
+    Days.YEAR_FIRST: re.compile(r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})"),
+}
+#: What calls before v4 compare with regard to case.
+_STORED = {"Modality", "BodyPartExamined", "Manufacturer"}
 _TCIA_DAY = re.compile(r"(?P<year>\d{4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})")
 _NOT_IN_A_UID_LIST = re.compile(r"[^0-9.,]")
 
@@ -47,11 +53,14 @@ def rows_of(catalogue: Catalogue, root: Path, endpoint: Endpoint, dialect: Diale
         case "getCollectionValues":
             rows: Rows = ({"Collection": name} for name in catalogue.collections())
         case "getModalityValues":
-            rows = ({"Modality": value} for value in catalogue.values("Modality", where))
+            rows = ({"Modality": value} for value in catalogue.values("Modality", where, stored=endpoint.older))
         case "getBodyPartValues":
-            rows = ({"BodyPartExamined": value} for value in catalogue.values("BodyPartExamined", where))
+            rows = (
+                {"BodyPartExamined": value}
+                for value in catalogue.values("BodyPartExamined", where, stored=endpoint.older)
+            )
         case "getManufacturerValues":
-            rows = ({"Manufacturer": value} for value in catalogue.values("Manufacturer", where))
+            rows = ({"Manufacturer": value} for value in catalogue.values("Manufacturer", where, stored=endpoint.older))
         case "getPatient":
             rows = _exact_patient(catalogue.patients(where), params)
         case "PatientsByModality":
@@ -60,18 +69,20 @@ def rows_of(catalogue: Catalogue, root: Path, endpoint: Endpoint, dialect: Diale
             rows = catalogue.studies(where)
         case "getSeries":
             rows = catalogue.series(where)
+            if endpoint.older:
+                rows = (row for row in rows if all(row.get(name) == params[name] for name in _STORED & params.keys()))
         case "getSeriesSize":
-            rows = _size(catalogue, dialect, params["SeriesInstanceUID"])
+            rows = _size(catalogue, params["SeriesInstanceUID"], _unknown_size(dialect, endpoint))
         case "NewPatientsInCollection":
-            rows = _since(lambda day: catalogue.patients(where, day), dialect, params["Date"])
+            rows = _since(lambda day: catalogue.patients(where, day), endpoint, dialect, params["Date"])
         case "NewStudiesInPatientCollection":
-            rows = _since(lambda day: catalogue.studies(where, day), dialect, params["Date"])
+            rows = _since(lambda day: catalogue.studies(where, day), endpoint, dialect, params["Date"])
         case "getUpdatedSeries":
             after = params.get("Date")
             rows = (
                 catalogue.series({}, after=_EVERYTHING)
                 if after is None
-                else _since(lambda day: catalogue.series({}, after=day), dialect, after)
+                else _since(lambda day: catalogue.series({}, after=day), endpoint, dialect, after)
             )
         case "getSOPInstanceUIDs":
             rows = (
@@ -79,10 +90,12 @@ def rows_of(catalogue: Catalogue, root: Path, endpoint: Endpoint, dialect: Diale
             )
         case "getSeriesMetadata":
             rows = _metadata(catalogue, params["list"])
+        case "getSeriesMetaData":
+            rows = _metadata_of_one(catalogue, root, params["SeriesInstanceUID"])
         case "getSeriesQCInfo":
             rows = _visibility(catalogue, params["seriesId"])
         case "getCollectionDescriptions":
-            rows = _descriptions(catalogue, params.get("collectionName"))
+            rows = _descriptions(catalogue, params.get("collectionName"), older=endpoint.older)
         case "getCollectionValuesAndCounts":
             rows = _counts(catalogue, "Collection", where)
         case "getModalityValuesAndCounts":
@@ -107,15 +120,16 @@ def rows_of(catalogue: Catalogue, root: Path, endpoint: Endpoint, dialect: Diale
 def wire_rows(rows: Rows, endpoint: Endpoint, dialect: DialectName) -> Generator[dict[str, Any], None, None]:
     """Canonical rows as the dialect's server sends them in JSON."""
     if endpoint.name == "getCollectionDescriptions":
-        yield from rows  # the one call that sends nulls
+        # The one call that sends nulls. Clients of the older one take an absent text for a fault.
+        yield from (_with_words(row) for row in rows) if endpoint.older else rows
         return
     for row in rows:
         yield encode_row(endpoint, dialect, _DEFAULTS | row)
 
 
-def day_of(dialect: DialectName, text: str) -> str | None:
+def day_of(dialect: DialectName, text: str, spelling: Days = Days.MONTH_FIRST) -> str | None:
     """The ISO day that a since-parameter means, or None where it is no day: then the archive finds no rows."""
-    match = (_NBIA_DAY if dialect == "nbia" else _TCIA_DAY).fullmatch(text.strip())
+    match = (_NBIA_DAYS[spelling] if dialect == "nbia" else _TCIA_DAY).fullmatch(text.strip())
     if match is None:
         return None
     try:
@@ -158,8 +172,11 @@ def _listed(catalogue: Catalogue, root: Path, name: str) -> Rows:
         yield from catalogue.series({"SeriesInstanceUID": uid})
 
 
-def _since(ask: Callable[[str], Rows], dialect: DialectName, text: str) -> Rows:
-    day = day_of(dialect, text)
+def _since(ask: Callable[[str], Rows], endpoint: Endpoint, dialect: DialectName, text: str) -> Rows:
+    day = day_of(dialect, text, endpoint.since)
+    if day is not None and endpoint.strict and endpoint.name.startswith("New"):
+        # The catalogue has these from a day on, getUpdatedSeries after a day.
+        day = (date.fromisoformat(day) + timedelta(days=1)).isoformat() if day < date.max.isoformat() else None
     return iter(()) if day is None else ask(day)
 
 
@@ -169,12 +186,30 @@ def _exact_patient(rows: Rows, params: Params) -> Rows:
     return (row for row in rows if wanted is None or row["PatientID"] == wanted)
 
 
-def _size(catalogue: Catalogue, dialect: DialectName, uid: str) -> Rows:
+def _size(catalogue: Catalogue, uid: str, unknown: Sequence[dict[str, Any]]) -> Rows:
     row = catalogue.series_size(uid)
-    if row is not None:
-        yield row
-    elif dialect == "tcia":
-        yield {"ObjectCount": 0}  # an aggregate over no rows is a row
+    yield from unknown if row is None else (row,)
+
+
+def _unknown_size(dialect: DialectName, endpoint: Endpoint) -> Sequence[dict[str, Any]]:
+    """An aggregate over no rows is a row, but not in v4."""
+    if dialect == "tcia":
+        return ({"ObjectCount": 0},)
+    return ({},) if endpoint.older else ()
+
+
+def _metadata_of_one(catalogue: Catalogue, root: Path, uid: str) -> Rows:
+    """getSeriesMetaData: the row of one series, or status 204. A mirror holds no annotation files."""
+    row = next(_series_metadata(catalogue, uid), None)
+    if row is None:
+        raise Refusal(204, "")
+    path = root / next(catalogue.instances(uid))["path"]
+    try:
+        with path.open("rb") as file:
+            header, _ = read_header(file, path.stat().st_size)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path.name}: {error}") from error
+    yield {**row, "SOPClassUID": header.sop_class_uid, "AnnotationSize": 0}
 
 
 def _metadata(catalogue: Catalogue, uids: str) -> Rows:
@@ -233,12 +268,26 @@ def _tags(catalogue: Catalogue, root: Path, endpoint: Endpoint, uid: str) -> Row
         raise StoreError(f"{path.name}: {error.strerror}") from error
 
 
-def _descriptions(catalogue: Catalogue, only: str | None) -> Rows:
+def _with_words(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "description": f"See {row['descriptionURI']}"}
+
+
+def _descriptions(catalogue: Catalogue, only: str | None, *, older: bool) -> Rows:
     """The DOI that most of a collection's series name; a mirror has no descriptions in words."""
     for number, name in enumerate(catalogue.collections(), start=1):
         if only is not None and name != only:
             continue
-        named = Counter(uri for row in catalogue.series({"Collection": name}) if (uri := row.get("DataDescriptionURI")))
-        if named:
-            (uri, _), *_ = named.most_common(1)
-            yield {"description": None, "id": number, "collectionName": name, "descriptionURI": uri}
+        named: Counter[str] = Counter()
+        newest = _EVERYTHING
+        for row in catalogue.series({"Collection": name}):
+            newest = max(newest, row.get("DateReleased") or newest)
+            if uri := row.get("DataDescriptionURI"):
+                named[uri] += 1
+        if not named:
+            continue
+        (uri, _), *_ = named.most_common(1)
+        described: dict[str, Any] = {"description": None, "id": number, "collectionName": name, "descriptionURI": uri}
+        if older:  # when it was written is not known; it is no older than what it describes
+            released = datetime.fromisoformat(newest).replace(tzinfo=UTC)
+            described["collectionDescTimestamp"] = int(released.timestamp() * 1000)
+        yield described

@@ -27,6 +27,8 @@ _ANSWERS = {
     Answer.ZIP: "a zip",
     Answer.DICOM: "a DICOM file",
     Answer.DIGEST: "an MD5",
+    Answer.MANIFEST: "a `.tcia` file",
+    Answer.SEARCH: "an object (json only)",
 }
 
 

@@ -93,10 +93,10 @@ def test_tcia_html_writes_null_as_a_word() -> None:
 
 
 def test_decimals_as_text() -> None:
-    assert text_of("SeriesNumber", 500) == "500.000000"
-    assert text_of("SeriesNumber", 2.5) == "2.500000"
-    assert text_of("ImageCount", 50) == "50"
-    assert text_of("PatientID", "100_HM10395") == "100_HM10395"
+    assert text_of(ENDPOINTS["getSeriesMetadata"], "SeriesNumber", 500) == "500.000000"
+    assert text_of(ENDPOINTS["getSeriesMetadata"], "SeriesNumber", 2.5) == "2.500000"
+    assert text_of(ENDPOINTS["getSeriesMetadata"], "ImageCount", 50) == "50"
+    assert text_of(ENDPOINTS["getSeriesMetadata"], "PatientID", "100_HM10395") == "100_HM10395"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ async def test_a_form_that_cannot_be_read_is_refused(stocked: Path, content_type
         assert nbia.text == "The form cannot be read."
         tcia = await ask_with(f"{origin}/services/v4/TCIA/query/getSeriesSize", body, {"Content-Type": content_type})
         assert (tcia.status, json.loads(tcia.body)) == (400, {"errorMessage": "The form cannot be read."})
+        token = await ask_with(f"{origin}/nbia-api/oauth/token", body, {"Content-Type": content_type})
+        assert (token.status, json.loads(token.body)) == (400, {"error": "invalid_request"})
 
 
 @pytest.mark.asyncio

@@ -21,7 +21,8 @@ NBIA_ONLY = [
     "getUpdatedSeries", "getSeriesMetadata", "getSeriesQCInfo", "getMD5HashForImage", "getMD5Hierarchy",
     "getImageWithMD5Hash", "getCollectionDescriptions", "getCollectionValuesAndCounts", "getModalityValuesAndCounts",
     "getBodyPartValuesAndCounts", "getManufacturerValuesAndCounts", "getSpeciesValuesAndCounts",
-    "getCollectionOrSeriesForDOI", "getDCMImage", "getDicomTags",
+    "getCollectionOrSeriesForDOI", "getDCMImage", "getDicomTags", "getManifestForCollection",
+    "getManifestForSimpleSearch", "getSimpleSearch",
 ]  # fmt: skip
 
 
@@ -119,5 +120,6 @@ def test_how_the_dialects_differ():
     assert ENDPOINTS["getPatient"].fields("tcia")[0] == "PatientID"
     assert [name for name, e in ENDPOINTS.items() if e.method == "POST"] == [
         "getSeriesMetadata", "getSeriesQCInfo", "getMD5Hierarchy", "getCollectionOrSeriesForDOI",
+        "getManifestForCollection", "getManifestForSimpleSearch", "getSimpleSearch",
     ]  # fmt: skip
     assert Kind.DATE is FIELDS["DateReleased"].kind
