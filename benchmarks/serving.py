@@ -25,7 +25,9 @@ from urllib.parse import urlencode
 
 from benchmarks.archive import Archive, Shape, build, default_workers
 from benchmarks.nginx import free_port
-from mirror.ledger import Catalogue
+from mirror.archive.rows import as_noun
+from mirror.ledger import Catalogue, Ledger
+from mirror.model import Action, Series, Why
 from mirror.serve.stock import stock
 
 #: Objects of a size -> series, objects of each, bytes of pixel data a side.
@@ -168,6 +170,51 @@ def zips(work: Path, rounds: int) -> None:
             print(f"| {name} | {whole:.2f} | {size / whole:,.0f} | {whole / copied:.2f} | {first:.3f} |", flush=True)
 
 
+def lists(work: Path, series: int) -> None:
+    """getSeries of a large mirror: how soon it begins, how long it takes, and what memory."""
+    root = work / "mirror"
+    with Ledger(root) as ledger:
+        ledger.set_meta(server="bench", dialect="nbia", layout="uid")
+        crawl = ledger.begin_crawl("Bench", "bench", int(time.time()))
+        for start in range(0, series, 5000):
+            ledger.plan_series(crawl, "bench", [_planned(number) for number in range(start, min(start + 5000, series))])
+        ledger.finish_crawl(crawl)
+        with ledger.transaction(changes=True) as db:
+            db.execute(
+                "INSERT INTO instances (series, sop_instance_uid, listing, name, bytes, sha256, md5, sop_class_uid,"
+                " source, fetched_at, verified) SELECT id, series_instance_uid || '.1', 1, 'x.dcm', 500000,"
+                " zeroblob(32), zeroblob(16), '1.2', 'getSingleImage', 0, 'length' FROM series"
+            )
+            db.execute("UPDATE series SET state = 'complete', planned_by = NULL")
+    print(f"\n| getSeries, {series:,} rows | first byte s | s | MB | peak MB of the server |")
+    print("|---|---|---|---|---|")
+    for name, options in (("plain", []), ("gzip", ["-H", "Accept-Encoding: gzip"])):
+        command, port = ours(root, 1)
+        with running(command) as server:
+            assert server.stdout is not None
+            server.stdout.readline()
+            told = subprocess.run(
+                ["curl", "-sf", "-o", "/dev/null", "-w", "%{time_starttransfer} %{time_total} %{size_download}",
+                 *options, f"http://127.0.0.1:{port}{_V4}getSeries"],
+                stdout=subprocess.PIPE, check=True, text=True,
+            ).stdout.split()  # fmt: skip
+            peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text("ascii"))
+            assert peak is not None
+            first, whole, size = map(float, told)
+            print(f"| {name} | {first:.2f} | {whole:.1f} | {size / 1e6:,.0f} | {int(peak[1]) // 1024} |", flush=True)
+
+
+def _planned(number: int) -> tuple[Series, Action, str]:
+    uid = f"1.3.6.1.4.1.14519.5.2.1.{number:012d}"
+    row = {
+        "SeriesInstanceUID": uid, "StudyInstanceUID": f"{uid}.9", "Collection": "Bench", "Modality": "CT",
+        "PatientID": f"BENCH-{number // 4:07d}", "SeriesDescription": "Synthetic series for a measurement",
+        "BodyPartExamined": "CHEST", "Manufacturer": "Nobody", "ImageCount": 1, "FileSize": 500_000,
+        "DateReleased": "2026-01-01", "MaxSubmissionTimestamp": "2026-01-01", "LicenseName": "CC BY 4.0",
+    }  # fmt: skip
+    return as_noun(Series, row), Action(fetch=True, why=Why.NEW), f"Bench/{number}"
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
@@ -175,15 +222,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--only", choices=("singles", "zips"))
+    parser.add_argument("--only", choices=("singles", "zips", "lists"))
+    parser.add_argument("--series", type=int, default=600_000, help="rows of the list")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="serving-") as folder:
-        if given.only != "zips":
-            (Path(folder) / "s").mkdir()
-            singles(Path(folder) / "s", given.rounds, given.workers, given.connections, given.seconds)
-        if given.only != "singles":
-            (Path(folder) / "z").mkdir()
-            zips(Path(folder) / "z", given.rounds)
+        work = Path(folder)
+        if given.only in (None, "singles"):
+            (work / "s").mkdir()
+            singles(work / "s", given.rounds, given.workers, given.connections, given.seconds)
+        if given.only in (None, "zips"):
+            (work / "z").mkdir()
+            zips(work / "z", given.rounds)
+        if given.only in (None, "lists"):
+            (work / "l").mkdir()
+            lists(work / "l", given.series)
 
 
 if __name__ == "__main__":

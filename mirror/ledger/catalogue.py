@@ -53,7 +53,6 @@ class Catalogue:
         #: What is not to be shown: see `show_only`. It is this connection's own, in no file of the mirror.
         try:
             with sqlite_errors(self.path):
-                self._db.execute("PRAGMA temp_store = MEMORY")
                 self._db.execute("CREATE TEMP TABLE closed (name TEXT PRIMARY KEY) WITHOUT ROWID")
         except BaseException:
             self._db.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mirror.errors import Damaged, LedgerError, StoreDenied, StoreError, StoreFull
@@ -85,23 +83,30 @@ def _checked(uri: str, path: Path) -> sqlite3.Connection:
     return db
 
 
-@contextmanager
-def sqlite_errors(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours."""
-    try:
-        yield
-    except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
-        # Ours, not the file's: a bug must look like one.
-        raise
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            raise StoreFull(f"{path}: no space left on the disk") from error
-        if error.sqlite_errorcode & 0xFF in _REFUSED:
-            raise StoreDenied(f"{path}: {error}") from error
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
-            raise StoreError(f"{path}: {error}") from error
-        raise LedgerError(f"{path}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise
-        raise Damaged(f"{path}: {error}") from error
+class sqlite_errors:  # noqa: N801 - reads as a statement
+    """SQLite's errors as ours; the message names `path`."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        # Misuse and broken constraints are ours, not the file's: a bug must look like one.
+        if error is None or not isinstance(error, sqlite3.DatabaseError):
+            return
+        if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
+            return
+        if isinstance(error, sqlite3.OperationalError):
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise StoreFull(f"{self._path}: no space left on the disk") from error
+            if error.sqlite_errorcode & 0xFF in _REFUSED:
+                raise StoreDenied(f"{self._path}: {error}") from error
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+                raise StoreError(f"{self._path}: {error}") from error
+            raise LedgerError(f"{self._path}: {error}") from error
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise Damaged(f"{self._path}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -81,7 +81,8 @@ class LedgerFile:
             if self._rehearse
             else ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
         )
-        with sqlite_errors(self.path), self._synchronous("FULL" if durable and not self._rehearse else None):
+        flushed = self._flushed if durable and not self._rehearse else nullcontext
+        with sqlite_errors(self.path), flushed():
             self._db.execute(begin)
             try:
                 yield self._db
@@ -98,13 +99,10 @@ class LedgerFile:
             self._db.execute(commit)
 
     @contextmanager
-    def _synchronous(self, level: str | None) -> Iterator[None]:
-        """Flush as this level says, until the block ends; None: as it is."""
-        if level is None:
-            yield
-            return
+    def _flushed(self) -> Iterator[None]:
+        """Whatever is committed inside the block is flushed before that returns."""
         (before,) = self._db.execute("PRAGMA synchronous").fetchone()
-        self._db.execute(f"PRAGMA synchronous = {level}")
+        self._db.execute("PRAGMA synchronous = FULL")
         try:
             yield
         finally:

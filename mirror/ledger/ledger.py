@@ -76,8 +76,8 @@ class Ledger(Planning, Withdrawing, Verifying):
     def open_series(self, series: int) -> int:
         """Begin to list a series: it is open, and its new listing's number comes back."""
         with self.transaction() as db:
-            db.execute("UPDATE series SET state = ?, listing = listing + 1 WHERE id = ?", (SeriesState.OPEN, series))
-            (listing,) = db.execute("SELECT listing FROM series WHERE id = ?", (series,)).fetchone()
+            again = "UPDATE series SET state = ?, listing = listing + 1 WHERE id = ? RETURNING listing"
+            (listing,) = db.execute(again, (SeriesState.OPEN, series)).fetchone()
         return int(listing)
 
     def list_instances(self, series: int, listing: int, uids: Iterable[str]) -> None:
