@@ -86,7 +86,7 @@ class _Patient:
 async def send_search(served: Served, endpoint: Endpoint, request: web.Request, params: Params) -> web.Response:
     """Answer a search or a manifest. Raises Refusal."""
     asked = None if endpoint.name == "getManifestForCollection" else _criteria(params)
-    origin = str(request.url.origin())
+    origin = served.settings.base_url.rstrip("/") or str(request.url.origin())
     async with served.catalogue(request) as catalogue:
 
         def find() -> bytes:
