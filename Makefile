@@ -2,7 +2,7 @@
 # make test     install with the test tools and run every check
 # make container   build the image and run it (as root, on a Debian)
 # make format   put the code in shape      make readme   write README's tables anew      make clean
-# make fuzz     ask the server for ten minutes what nobody should; FUZZ_EXAMPLES=1000 per operation, or more
+# make fuzz     ask the server for a quarter of an hour what nobody should: FUZZ_EXAMPLES=1000 per operation
 # make bench    measure a tenth of every shape against other tools: benchmarks/README.md
 
 PYTHON ?= python3
