@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 
 #: Seconds that answers may still take once a stop was asked for. Less than what a worker is given to end.
 _GRACE = 8.0
+#: Bytes of a request's first line, as many as the archive's server takes.
+_LONGEST_LINE = 64 * 1024
 #: A worker that is lost within so many seconds, so many times in a row, would be lost for ever.
 _SOON, _OFTEN = 5.0, 5
 _FORMAT = "tcia-mirror: %(name)s: %(message)s"
@@ -74,7 +76,9 @@ def _tell(ready: Ready | None, settings: ServeSettings, port: int) -> None:
 @asynccontextmanager
 async def _listening(root: Path, settings: ServeSettings, port: int, *, shared: bool = False) -> AsyncIterator[int]:
     """Answer requests inside the block, at the port that it gives. `shared`: others listen there too."""
-    runner = web.AppRunner(make_app(root, settings), access_log=None, shutdown_timeout=_GRACE)
+    runner = web.AppRunner(
+        make_app(root, settings), access_log=None, shutdown_timeout=_GRACE, max_line_size=_LONGEST_LINE
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, port, backlog=1024, reuse_port=shared or None).start()

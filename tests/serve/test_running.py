@@ -71,6 +71,14 @@ async def test_it_serves_until_it_is_told_to_stop(root, workers):
 
 
 @pytest.mark.asyncio
+async def test_a_question_may_be_as_long_as_the_archive_takes_it(root):
+    with Served(root, "--port", "0") as served:
+        origin = await served.origin()
+        answer = await ask(origin + V4 + "getSeries", PatientID="x" * 50_000)
+        assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.asyncio
 async def test_a_worker_that_is_lost_is_replaced(root):
     with Served(root, "--port", "0", "--workers", "2") as served:
         origin = await served.origin()
