@@ -9,16 +9,24 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test container format readme fuzz bench clean
+.PHONY: demo test clients container format readme fuzz bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tcia-mirror demo
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test clients
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest --cov -n 3 --dist worksteal
+
+# Other tools that speak the API, each in an environment of its own: tests/clients drives them.
+clients: .clients/tcia_utils-3.3.5 .clients/nbiatoolkit-1.3.1
+
+.clients/%: | $(BIN)/pip
+	$(BIN)/python -m venv $@.part
+	$@.part/bin/python -m pip install --quiet --disable-pip-version-check $(subst -,==,$*)
+	mv $@.part $@
 
 container: $(VENV)/.installed-test
 	.ci/container

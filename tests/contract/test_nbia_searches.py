@@ -1,0 +1,158 @@
+"""getSimpleSearch and the manifests, against the rows that getSeries gives for the same archive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from fakes.archive import FakeArchive
+from fakes.asking import Answer, ask
+from fakes.servers import asking
+
+from mirror.manifest import read_series_uids
+
+pytestmark = pytest.mark.asyncio
+
+PAGE = {"sortField": "subject", "sortDirection": "ascending", "start": "0", "size": "100"}
+
+
+async def search(
+    archive: FakeArchive, *criteria: tuple[str, str], call: str = "getSimpleSearch", **page: str
+) -> Answer:
+    form = [(f"criteriaType{n}", kind) for n, (kind, _) in enumerate(criteria)]
+    form += [(f"value{n}", value) for n, (_, value) in enumerate(criteria)]
+    return await ask(archive.url() + call, "POST", [*form, *(PAGE | page).items()])
+
+
+def series_of(found: dict[str, Any]) -> set[str]:
+    studies = [study for patient in found["resultSet"] for study in patient["studyIdentifiers"]]
+    return {uid for study in studies for uid in study["seriesIdentifiers"]}
+
+
+@pytest.mark.parametrize(
+    ("criteria", "where"),
+    [
+        ([], [{}]),
+        ([("CollectionCriteria", "lung-alpha")], [{"Collection": "Lung-Alpha"}]),
+        ([("ImageModalityCriteria", "MR")], [{"Modality": "MR"}]),
+        ([("AnatomicalSiteCriteria", "BRAIN"), ("ImageModalityCriteria", "CT")],
+         [{"BodyPartExamined": "BRAIN", "Modality": "CT"}]),
+        ([("CollectionCriteria", "Lung-Alpha"), ("CollectionCriteria", "Brain Beta")],
+         [{"Collection": "Lung-Alpha"}, {"Collection": "Brain Beta"}]),
+        ([("PatientCriteria", "S2-001")], [{"PatientID": "S2-001"}]),
+        ([("SpeciesCriteria", "337915000")], [{}]),
+        ([("SpeciesCriteria", "447612001")], []),
+        ([("CollectionCriteria", "NoSuch")], []),
+    ],
+)  # fmt: skip
+async def test_criteria_find_what_get_series_finds(
+    archive: FakeArchive, criteria: Sequence[tuple[str, str]], where: Sequence[dict[str, str]]
+) -> None:
+    rows: list[dict[str, Any]] = []
+    for params in where:
+        answer = await ask(archive.url() + "getSeries", **params)
+        rows += answer.rows if answer.body else []
+    found = (await search(archive, *criteria)).rows
+    patients = {(row["Collection"], row["PatientID"]) for row in rows}
+    assert {(p["project"], p["subjectId"]) for p in found["resultSet"]} == patients
+    assert found["totalPatients"] == len(patients)
+    assert series_of(found) == {row["SeriesInstanceUID"] for row in rows}
+    assert sum(p["totalNumberOfSeries"] for p in found["resultSet"]) == len(rows)
+    assert sum(c["count"] for c in found["collections"]) == len(patients)
+    for name, field in (("modalities", "Modality"), ("bodyParts", "BodyPartExamined")):
+        have = {row[field]: set() for row in rows if row.get(field)}  # type: dict[str, set[Any]]
+        for row in rows:
+            if row.get(field):
+                have[row[field]].add((row["Collection"], row["PatientID"]))
+        assert found[name] == [{"value": v, "count": len(p)} for v, p in sorted(have.items())]
+    manifest = await search(archive, *criteria, call="getManifestForSimpleSearch")
+    assert set(manifest.text.split("ListOfSeriesToDownload=\n")[1].split()) == series_of(found)
+
+
+async def test_both_modalities_and_the_number_of_studies(archive: FakeArchive) -> None:
+    both = [("ImageModalityCriteria", "CT"), ("ImageModalityCriteria", "MR"), ("ModalityAndedSearchCriteria", "all")]
+    for site in ("BRAIN", "CHEST"):
+        have: dict[str, set[str]] = {}
+        for row in (await ask(archive.url() + "getSeries", BodyPartExamined=site)).rows:
+            have.setdefault(row["PatientID"], set()).add(row["Modality"])
+        found = (await search(archive, ("AnatomicalSiteCriteria", site), *both)).rows
+        wanted = {patient for patient, modalities in have.items() if modalities >= {"CT", "MR"}}
+        assert {p["subjectId"] for p in found["resultSet"]} == wanted
+        assert (wanted == set(have)) == (site == "CHEST")
+    two = (await search(archive, ("MinNumberOfStudiesCriteria", "2"))).rows
+    assert {p["subjectId"] for p in two["resultSet"]} == {
+        p["subjectId"] for p in (await search(archive)).rows["resultSet"] if p["totalNumberOfStudies"] >= 2
+    }
+    assert two["totalPatients"] < 3
+
+
+@pytest.mark.parametrize(("days", "patients"), [(("01-31-2020", "01-31-2020"), 2), (("02-01-2020", "03-01-2020"), 0)])
+@pytest.mark.parametrize("kind", ["DateRangeCriteria", "Criteria.DateRange"])
+async def test_days_of_release_are_included(
+    archive: FakeArchive, kind: str, days: tuple[str, str], patients: int
+) -> None:
+    form = [("criteriaType0", kind), ("fromDate0", days[0]), ("toDate0", days[1]), *PAGE.items()]
+    form += [("criteriaType1", "CollectionCriteria"), ("value1", "Lung-Alpha")]
+    found = (await ask(archive.url() + "getSimpleSearch", "POST", form)).rows
+    assert found["totalPatients"] == patients
+
+
+async def test_pages_and_order(archive: FakeArchive) -> None:
+    everyone = (await search(archive)).rows["resultSet"]
+    second = (await search(archive, start="1", size="1")).rows
+    assert second["resultSet"] == [everyone[1]]
+    assert second["totalPatients"] == 3
+    backwards = (await search(archive, sortDirection="descending")).rows["resultSet"]
+    assert [p["subjectId"] for p in backwards] == [p["subjectId"] for p in everyone][::-1]
+    by_series = (await search(archive, sortField="series")).rows["resultSet"]
+    counts = [p["totalNumberOfSeries"] for p in by_series]
+    assert counts == sorted(counts)
+    assert (await search(archive, size="0")).rows["resultSet"] == []
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ([("criteriaType0", "TimePointCriteria"), ("value0", "1"), *PAGE.items()], "criteriaType0"),
+        ([("criteriaType0", "DateRangeCriteria"), ("fromDate0", "2020-01-01"), *PAGE.items()], "fromDate0"),
+        ([*(PAGE | {"start": "x"}).items()], "start"),
+        ([*(PAGE | {"sortField": "colour"}).items()], "sortField"),
+        ([("start", "0")], "sortField, sortDirection, start and size"),
+    ],
+)
+async def test_what_cannot_be_judged_is_refused(archive: FakeArchive, form: list[tuple[str, str]], told: str) -> None:
+    answer = await ask(archive.url() + "getSimpleSearch", "POST", form)
+    assert answer.status == 400
+    assert told in answer.text
+
+
+async def test_a_manifest_of_a_collection_names_this_server_and_its_series(archive: FakeArchive) -> None:
+    answer = await ask(archive.url() + "getManifestForCollection", "POST", [("collection", "Lung-Alpha")])
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/x-nbia-manifest-file")
+    head = answer.text.splitlines()[:6]
+    assert head[0] == f"downloadServerUrl={archive.origin}/nbia-download/servlet/DownloadServlet"
+    assert head[1:3] == ["includeAnnotation=true", "noOfrRetry=4"]
+    assert head[3].startswith("databasketId=Lung-Alpha-")
+    assert head[4:] == ["manifestVersion=3.0", "ListOfSeriesToDownload="]
+    rows = (await ask(archive.url() + "getSeries", Collection="Lung-Alpha")).rows
+    assert read_series_uids(answer.text, "answer") == [row["SeriesInstanceUID"] for row in rows]
+    plain = await ask(
+        archive.url() + "getManifestForCollection",
+        "POST",
+        [("collection", "Lung-Alpha"), ("includeAnnotation", "false"), ("visibility", "4")],
+    )
+    assert "includeAnnotation=false\n" in plain.text
+    assert plain.text.endswith("ListOfSeriesToDownload=\n")
+    missing = await ask(archive.url() + "getManifestForCollection", "POST", [("visibility", "1")])
+    assert (missing.status, missing.text) == (400, "A parameter, collection is required for this API call.")
+
+
+async def test_our_client_asks_them(archive: FakeArchive) -> None:
+    async with asking(archive.origin) as client:
+        manifest = await client.get_manifest_for_collection(collection="Brain Beta")
+        found = await client.get_simple_search(criteriaType0="CollectionCriteria", value0="Brain Beta")
+        again = await client.get_manifest_for_simple_search(criteriaType0="CollectionCriteria", value0="Brain Beta")
+    uids = set(read_series_uids(manifest, "answer"))
+    assert uids == series_of(found) == set(read_series_uids(again, "answer"))
+    assert len(uids) == 3
