@@ -14,6 +14,7 @@ from fakes.clock import Nights
 from fakes.dicom import uid
 from fakes.mirroring import Mirror, assert_nothing_wrong
 
+from mirror.errors import SettingsError
 from mirror.ledger import Catalogue, Ledger
 from mirror.model import Presence, Walk
 from mirror.settings import ServeSettings
@@ -168,3 +169,19 @@ async def test_each_mirror_tells_where_its_content_is_from(archive, tmp_path):
                 assert catalogue.meta("source_chain") == ", ".join(reversed(urls[:position]))
         answer = await ask(chain.servers[3].url() + "getCollectionValues")
         assert answer.headers["X-TCIA-Mirror-Source"] == ", ".join(reversed(urls[:3]))
+
+
+async def test_two_mirrors_of_each_other_are_found_out(archive, tmp_path):
+    """They would give each other on for ever what the archive withdrew."""
+    async with chained(archive, tmp_path) as chain:
+        first, second = chain.mirrors[:2]
+        await first.sync(archive)
+        await second.sync(chain.servers[1])
+        # The server of the first mirror says who it is a mirror of: now of the second.
+        with Ledger(first.root) as ledger:
+            ledger.set_meta(server=chain.servers[2].url(), source_chain=chain.servers[1].url())
+    async with FakeArchive(first.root) as again:
+        with Ledger(first.root) as ledger:
+            ledger.set_meta(source_chain=again.url())
+        with pytest.raises(SettingsError, match="from itself"):
+            await second.sync(again)
