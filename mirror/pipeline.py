@@ -133,7 +133,7 @@ class _Run:
             crawled = await self._crawl(client, ledger, layout)
             if crawled is None:
                 return self._written(*self._stopped())
-            await ledger.run(ledger.set_meta, scope=to_json(self._scope))
+            await ledger.run(ledger.set_meta, scope=to_json(self._scope), source_chain=client.source)
             needed = await self._tell_plan(ledger, crawled, store.free())
             self._check_space(min(needed, self.limits.bytes or needed), store.free())
             kit = Kit(

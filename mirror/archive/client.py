@@ -77,6 +77,11 @@ class ArchiveClient:
         """The archive's clock (the Date header of its last answer), seconds since 1970; None: it does not say."""
         return self._line.clock
 
+    @property
+    def source(self) -> str:
+        """Where a server that is a mirror has its content from, nearest first, joined by ", "; "": it is none."""
+        return self._line.source
+
     def also_tell(self, sink: EventSink) -> None:
         """Tell `sink` as well of requests that are begun from now on."""
         first = self._line.sink

@@ -18,6 +18,8 @@ from mirror.events import BytesReceived, EventSink, RequestDone, RequestStarted
 from mirror.settings import ArchiveSettings
 
 #: A packed body of these would have to be unpacked, and could not be told from a cut one by its length.
+#: In each answer of a mirror's server: where the mirror has its content from, nearest first, joined by ", ".
+SOURCE_HEADER = "X-TCIA-Mirror-Source"
 _FILES = frozenset({Answer.ZIP, Answer.DICOM})
 #: Bytes that have come of a body when somebody is told before its end.
 _TOLD_AT_ONCE = 128 * 1024
@@ -36,6 +38,8 @@ class Line:
         self.sink = sink
         #: See ArchiveClient.clock.
         self.clock: float | None = None
+        #: See ArchiveClient.source.
+        self.source = ""
         self._date: str | None = None
         #: What a request and its body may take: archive.request_timeout.
         self.most_seconds = settings.request_timeout
@@ -117,6 +121,7 @@ class Exchange:
             with mapped(self.asked, line.server):
                 self._response = response = await line.request(endpoint, self._url, self._wire)
             line.read_clock(response.headers.get("Date"))
+            line.source = response.headers.get(SOURCE_HEADER, "")
             if response.status not in (200, 204):
                 raise await self._refusal(response)
             self.length = length_of(response)

@@ -54,11 +54,14 @@ def status(
     limit = None if max_age is None else read_duration("option --max-age", max_age)
     with Catalogue(to) as catalogue:
         rows, server, layout = catalogue.status(), catalogue.meta("server"), catalogue.meta("layout")
+        source = catalogue.meta("source_chain") or ""
     now = int(time.time())
     if as_json:
-        typer.echo(json.dumps(status_json_dict(str(to), server, layout, rows, now=now), indent=1))
+        typer.echo(json.dumps(status_json_dict(str(to), server, layout, rows, now=now, source=source), indent=1))
     else:
         show_status(paper(), rows, width=paper_width())
+        if source:
+            typer.echo(f"from {safe(server or '')}, which has it from {safe(source)}")
     late = [] if limit is None else too_old(rows, limit, now=now)
     for line in late:
         typer.echo(f"tcia-mirror: {safe(line)}", err=True)

@@ -184,7 +184,7 @@ def _status_table(rows: Sequence[CollectionStatus], names: Sequence[str]) -> Tab
 
 
 def status_json_dict(
-    root: str, server: str | None, layout: str | None, rows: Sequence[CollectionStatus], *, now: int
+    root: str, server: str | None, layout: str | None, rows: Sequence[CollectionStatus], *, now: int, source: str = ""
 ) -> dict[str, Any]:
     """`status --json`: raw numbers. Ages are of the last complete sync; the mirror has its oldest collection's."""
     syncs = [row.last_complete for row in rows if not row.is_withdrawn]
@@ -192,6 +192,7 @@ def status_json_dict(
     return {
         "root": root,
         "server": server,
+        "source_chain": source.split(", ") if source else [],
         "layout": layout,
         "last_complete": oldest,
         "age_seconds": _age(oldest, now),

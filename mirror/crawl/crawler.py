@@ -37,6 +37,10 @@ async def crawl(kit: Crawling) -> Crawled:
     if not names:
         # An archive without a collection is none: nothing may pass for a complete mirror of it.
         raise BadAnswer("it names no collection", asked=f"getCollectionValues() at {kit.client.server.base}")
+    if kit.client.server.base in kit.client.source.split(", "):
+        raise SettingsError(
+            f"{kit.client.server.base} is a mirror of mirrors that have their content from itself: {kit.client.source}"
+        )
     # A clock that is ahead would have the next crawl begin too late; one that is behind costs a few questions.
     kit.started_at = int(min(began, kit.client.clock or began))
     if kit.scope.series:

@@ -2,7 +2,7 @@
 
 A catalogue is its own read-only connection: safe beside a running sync, which it neither blocks nor is blocked by.
 What serve shows is what is complete and not withdrawn: a series that is incomplete here does not exist for those who
-mirror us, and one that the archive has withdrawn is not given on.
+mirror us (unless `incomplete` shows what is held of it), and one that the archive has withdrawn is not given on.
 Values match as the archive matches them: whole, without regard to case.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -19,33 +20,25 @@ from typing import Any, Self
 from mirror.archive.rows import from_json
 from mirror.errors import SettingsError
 from mirror.ledger.connection import connect, sqlite_errors
+from mirror.ledger.shown import SERIES_COLUMNS, Shown
 from mirror.manifest import InstanceRow, SeriesRow
 from mirror.model import CollectionStatus
 from mirror.scope import matcher
 
-#: Canonical parameter -> column of `series`; what is not a column is looked up in the raw row.
-_SERIES_COLUMNS = {
-    "Collection": "collection",
-    "PatientID": "patient_id",
-    "StudyInstanceUID": "study_instance_uid",
-    "SeriesInstanceUID": "series_instance_uid",
-    "Modality": "modality",
-    "BodyPartExamined": "body_part_examined",
-    "Manufacturer": "manufacturer",
-    "DateReleased": "date_released",
-}
-_OPEN = " AND s.collection NOT IN (SELECT name FROM temp.closed)"
-_SHOWN = f"s.state = 'complete' AND s.presence <> 'withdrawn'{_OPEN}"
-_HIDDEN = f"s.state = 'complete' AND s.presence = 'withdrawn'{_OPEN}"
 #: A series' state as the manifest tells it: one that is kept though the archive withdrew it is no complete one.
 _TOLD = "CASE s.presence WHEN 'withdrawn' THEN s.presence ELSE s.state END"
 _PATH = "CASE WHEN s.directory = '' THEN i.name ELSE s.directory || '/' || i.name END"
 
 
 class Catalogue:
-    """A mirror's ledger, open for reading. Use as a context manager. Each instance belongs to one thread."""
+    """A mirror's ledger, open for reading. Use as a context manager. Each instance belongs to one thread.
 
-    def __init__(self, root: Path) -> None:
+    `incomplete`: series of which only a part is held are shown, with that part. `by_ingest`: a series' day is not its
+    day of release but the one on which it came into this mirror.
+    """
+
+    def __init__(self, root: Path, *, incomplete: bool = False, by_ingest: bool = False) -> None:
+        self._show = Shown(incomplete=incomplete, by_ingest=by_ingest)
         self.path = root / ".mirror" / "ledger.sqlite"
         if not self.path.exists():
             raise SettingsError(f"{root}: no mirror here ({self.path} does not exist); `tcia-mirror sync` makes one")
@@ -65,10 +58,23 @@ class Catalogue:
             return
         is_open = matcher(collections, patterns=True)
         closed = [(name,) for name in self.all_collections() if not is_open(name)]
-        with sqlite_errors(self.path), self._db:
+        with sqlite_errors(self.path), nullcontext() if self._db.in_transaction else self._db:
             self._db.execute("DELETE FROM temp.closed")
             self._db.executemany("INSERT INTO temp.closed VALUES (?)", closed)
         self._restricted = bool(closed)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All questions inside the block are answered by the ledger as it is at the first of them.
+
+        The writer goes on meanwhile, but what it writes stays in the log until the block ends: it must end. After an
+        exception the catalogue is to be closed.
+        """
+        with sqlite_errors(self.path):
+            self._db.execute("BEGIN")  # reads nothing yet
+        yield
+        with sqlite_errors(self.path):
+            self._db.execute("COMMIT")
 
     def close(self) -> None:
         """Close the file. Safe to repeat."""
@@ -238,7 +244,9 @@ class Catalogue:
         """Names of the collections with a complete series, in order."""
         return [
             r["collection"]
-            for r in self._rows(f"SELECT DISTINCT s.collection FROM series s WHERE {_SHOWN} ORDER BY s.collection")
+            for r in self._rows(
+                f"SELECT DISTINCT s.collection FROM series s WHERE {self._show.shown} ORDER BY s.collection"
+            )
         ]
 
     def values(self, name: str, where: Mapping[str, str], *, stored: bool = False) -> list[str | None]:
@@ -246,8 +254,8 @@ class Catalogue:
 
         In upper case, or as they are stored.
         """
-        column = f"s.{_SERIES_COLUMNS[name]}" if stored else f"upper(s.{_SERIES_COLUMNS[name]})"
-        condition, args = _where(where)
+        column = f"s.{SERIES_COLUMNS[name]}" if stored else f"upper(s.{SERIES_COLUMNS[name]})"
+        condition, args = self._show.where(where)
         return [
             r["value"]
             for r in self._rows(
@@ -261,9 +269,9 @@ class Catalogue:
 
         Each with how many patients have a complete series of it that matches.
         """
-        column = _SERIES_COLUMNS[name]
+        column = SERIES_COLUMNS[name]
         value = f"upper(s.{column})" if name == "BodyPartExamined" else f"s.{column}"
-        condition, args = _where(where)
+        condition, args = self._show.where(where)
         return [
             (r["value"], r["patients"])
             for r in self._rows(
@@ -278,8 +286,8 @@ class Catalogue:
     def patients(
         self, where: Mapping[str, str], since: str | None = None, *, hidden: bool = False
     ) -> Iterator[dict[str, Any]]:
-        """Rows of getPatient with a complete series that matches; `since` is an ISO day of release, inclusive."""
-        condition, args = _where(where, since, hidden)
+        """Rows of getPatient with a complete series that matches; `since` is an ISO day, inclusive."""
+        condition, args = self._show.where(where, since, hidden)
         for r in self._rows(
             "SELECT DISTINCT s.collection, s.patient_id, p.raw FROM series s LEFT JOIN patients p"
             " ON p.collection = s.collection AND p.patient_id = s.patient_id"
@@ -293,7 +301,7 @@ class Catalogue:
         self, where: Mapping[str, str], since: str | None = None, *, hidden: bool = False
     ) -> Iterator[dict[str, Any]]:
         """Rows of getPatientStudy with a complete series that matches; SeriesCount counts those series."""
-        condition, args = _where(where, since, hidden)
+        condition, args = self._show.where(where, since, hidden)
         for r in self._rows(
             "SELECT s.collection, s.patient_id, s.study_instance_uid, count(*) AS series, t.raw FROM series s"
             " LEFT JOIN studies t ON t.study_instance_uid = s.study_instance_uid AND t.collection = s.collection"
@@ -309,13 +317,13 @@ class Catalogue:
     def series(
         self, where: Mapping[str, str], after: str | None = None, *, hidden: bool = False
     ) -> Iterator[dict[str, Any]]:
-        """Rows of getSeries, complete series only; `after` is an ISO day of release, exclusive.
+        """Rows of getSeries, complete series only; `after` is an ISO day, of release or of ingest, exclusive.
 
         ImageCount and FileSize are what is held, which for a complete series is what the archive said.
         """
-        condition, args = _where(where, hidden=hidden)
+        condition, args = self._show.where(where, hidden=hidden)
         if after is not None:
-            condition += " AND s.date_released > :after"
+            condition += f" AND {self._show.day} > :after"
             args["after"] = after
         for r in self._rows(
             f"SELECT s.collection, s.raw, (SELECT count(*) FROM instances i WHERE i.series = s.id AND name IS NOT NULL)"
@@ -333,7 +341,7 @@ class Catalogue:
         Those that the archive withdrew are not among them.
         """
         for r in self._rows(
-            f"SELECT s.series_instance_uid AS uid FROM series s WHERE s.{_SERIES_COLUMNS[name]} = :value"
+            f"SELECT s.series_instance_uid AS uid FROM series s WHERE s.{SERIES_COLUMNS[name]} = :value"
             " AND s.presence <> 'withdrawn'"
             " ORDER BY s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid",
             {"value": value},
@@ -345,18 +353,18 @@ class Catalogue:
         for r in self._rows(
             f"SELECT coalesce(sum(i.bytes), 0) AS bytes, count(i.name) AS objects FROM series s"
             f" LEFT JOIN instances i ON i.series = s.id AND i.name IS NOT NULL"
-            f" WHERE {_SHOWN} AND s.series_instance_uid = :uid GROUP BY s.id",
+            f" WHERE {self._show.shown} AND s.series_instance_uid = :uid GROUP BY s.id",
             {"uid": series_instance_uid},
         ):
             return {"TotalSizeInBytes": r["bytes"], "ObjectCount": r["objects"]}
         return None
 
     def instances(self, series_instance_uid: str) -> Iterator[dict[str, Any]]:
-        """The files of a complete series by InstanceNumber: uid, path below the root, bytes, md5 and numbers."""
+        """The files of a complete series by InstanceNumber: uid, path below the root, bytes, md5, numbers, coming."""
         for r in self._rows(
             f"SELECT i.sop_instance_uid, {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5, i.acquisition_number,"
-            " i.instance_number FROM series s JOIN instances i ON i.series = s.id AND i.name IS NOT NULL"
-            f" WHERE {_SHOWN} AND s.series_instance_uid = :uid"
+            " i.instance_number, i.fetched_at FROM series s JOIN instances i ON i.series = s.id AND i.name IS NOT NULL"
+            f" WHERE {self._show.shown} AND s.series_instance_uid = :uid"
             " ORDER BY i.instance_number IS NULL, i.instance_number, i.sop_instance_uid",
             {"uid": series_instance_uid},
         ):
@@ -368,30 +376,11 @@ class Catalogue:
         for r in self._rows(
             f"SELECT {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5, lower(hex(i.sha256)) AS sha256 FROM series s"
             f" JOIN instances i ON i.series = s.id AND i.name IS NOT NULL AND i.sop_instance_uid = :uid"
-            f" WHERE {_SHOWN}{only} ORDER BY s.id",
+            f" WHERE {self._show.shown}{only} ORDER BY s.id",
             {"uid": sop_instance_uid, "series": series_instance_uid},
         ):
             return dict(r)
         return None
-
-
-def _where(where: Mapping[str, str], since: str | None = None, hidden: bool = False) -> tuple[str, dict[str, Any]]:
-    """The condition for canonical parameters, and its arguments."""
-    conditions, args = [_HIDDEN if hidden else _SHOWN], dict[str, Any]()
-    for number, (name, value) in enumerate(where.items()):
-        column = _SERIES_COLUMNS.get(name)
-        if column is not None:
-            column = f"s.{column}"
-        else:
-            column = "json_extract(s.raw, :field" + str(number) + ")"
-            args[f"field{number}"] = f'$."{name}"'
-        exact = name.endswith("UID")
-        conditions.append(f"{column} = :value{number}" + ("" if exact else " COLLATE NOCASE"))
-        args[f"value{number}"] = value
-    if since is not None:
-        conditions.append("s.date_released >= :since")
-        args["since"] = since
-    return " AND ".join(conditions), args
 
 
 @lru_cache(maxsize=64)  # a run brings many instances in a second

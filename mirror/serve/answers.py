@@ -142,10 +142,12 @@ class Answers:
         self, dialect: DialectName, endpoint: Endpoint, request: web.Request, params: dict[str, str]
     ) -> web.StreamResponse:
         uid = params["SeriesInstanceUID"]
-        async with self._zip_room(dialect), self._served.catalogue(request) as catalogue:
-            members = await anyio.to_thread.run_sync(
-                partial(series_members, catalogue, self._served.root, dialect, endpoint, params), limiter=self._zips
-            )
+        async with self._zip_room(dialect):
+            # Let go of before the zip is sent: the ledger's log would grow for as long as that takes.
+            async with self._served.catalogue(request) as catalogue:
+                members = await anyio.to_thread.run_sync(
+                    partial(series_members, catalogue, self._served.root, dialect, endpoint, params), limiter=self._zips
+                )
             if members is None:
                 if dialect == "tcia":
                     raise fault(dialect, _NO_SUCH_ROW)

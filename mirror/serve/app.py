@@ -51,6 +51,7 @@ def make_app(
         app.router.add_get(below + "/readyz", served.readiness)
         app.router.add_get(below + "/metrics", gate.metrics)
     app.on_response_prepare.append(name_no_software)
+    app.on_response_prepare.append(served.tell_source)
     app.on_shutdown.append(served.begin_stop)
     app.on_cleanup.append(served.close)
     return app

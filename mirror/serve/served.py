@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio.to_thread
 from aiohttp import web
 
+from mirror.archive.exchange import SOURCE_HEADER
 from mirror.errors import MirrorError
 from mirror.ledger import Catalogue
 from mirror.serve.rights import Rights
 from mirror.settings import ServeSettings
 
 _LOG = logging.getLogger(__name__)
+#: For so long what a mirror says of its source is believed; it is in every answer, and hardly ever another.
+_SOURCE_SECONDS = 60.0
 
 
 class Served:
@@ -27,6 +31,8 @@ class Served:
         self.rights = Rights.read(settings.tokens_file)
         self._idle: list[Catalogue] = []
         self._stopping = False
+        self._source = ""
+        self._source_until = 0.0
 
     async def close(self, app: web.Application) -> None:
         """Close the connections."""
@@ -35,17 +41,41 @@ class Served:
 
     @asynccontextmanager
     async def catalogue(self, request: web.Request) -> AsyncIterator[Catalogue]:
-        """A catalogue for one request, used by one thread at a time, that shows what the request may see."""
-        catalogue = self._idle.pop() if self._idle else await anyio.to_thread.run_sync(Catalogue, self.root)
+        """A catalogue for one request, used by one thread at a time, that shows what the request may see.
+
+        It shows one moment, however many questions the answer takes and however long a client takes to read it.
+        """
+        catalogue = self._idle.pop() if self._idle else await anyio.to_thread.run_sync(self._open)
         try:
-            if self.rights.are_needed:
-                opens = self.rights.open_to(request.headers.get("Authorization")) or ()
-                await anyio.to_thread.run_sync(catalogue.show_only, opens)
-            yield catalogue
+            with catalogue.snapshot():
+                # What may not be seen is of the same moment: no collection comes up between the two.
+                if self.rights.are_needed:
+                    opens = self.rights.open_to(request.headers.get("Authorization")) or ()
+                    await anyio.to_thread.run_sync(catalogue.show_only, opens)
+                yield catalogue
         except BaseException:
             catalogue.close()
             raise
         self._idle.append(catalogue)
+
+    def _open(self) -> Catalogue:
+        return Catalogue(self.root, incomplete=self.settings.incomplete, by_ingest=self.settings.by_ingest)
+
+    async def tell_source(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Name in a header where the mirror has its content from: its server, that one's server, and so on."""
+        if time.monotonic() >= self._source_until:
+            self._source_until = time.monotonic() + _SOURCE_SECONDS
+            # A mirror that cannot be read says so where it is asked for something.
+            with suppress(MirrorError):
+                self._source = await anyio.to_thread.run_sync(self._read_source)
+        if self._source:
+            response.headers[SOURCE_HEADER] = self._source
+
+    def _read_source(self) -> str:
+        with Catalogue(self.root) as catalogue:
+            chain = catalogue.meta("server"), catalogue.meta("source_chain")
+        # A server's name comes from settings: only what is a URL goes into a header.
+        return ", ".join(name for name in chain if name and "://" in name and name.isprintable())
 
     async def begin_stop(self, app: web.Application) -> None:
         """Be ready no more: answers under way still end."""

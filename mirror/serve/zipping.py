@@ -6,7 +6,9 @@ instead, and what was sent by then has no central directory: nobody can take it 
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,6 +30,9 @@ _LICENSE = (
 )
 #: DICOM compresses little; the fastest level costs a third of the usual one.
 _LEVEL = 1
+#: Seconds within which a file that came is in its place for good. What was put there later may be another with the same
+#: length, and its digest tells; of all others the length is enough, and their bytes are not read twice.
+_SETTLED = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,9 @@ class Member:
     name: str
     content: bytes | Path
     length: int
+    #: What a file's bytes must be, which is looked at where it was put there after it came (seconds since 1970, UTC).
+    md5: str = ""
+    came: int = 0
 
     @classmethod
     def text(cls, name: str, content: str) -> Member:
@@ -45,22 +53,32 @@ class Member:
         return cls(name, body, len(body))
 
     def blocks(self) -> Generator[bytes, None, None]:
-        """The content in blocks. StoreError where the file is missing or not as long as it must be."""
+        """The content in blocks. StoreError where the file is missing, not as long as it must be, or another.
+
+        A file that a sync replaces while it is read stays the old one for us.
+        """
         if isinstance(self.content, bytes):
             yield self.content
             return
         try:
             with self.content.open("rb") as file:
                 left = self.length
+                digest = None
+                if self.md5 and os.fstat(file.fileno()).st_ctime > self.came + _SETTLED:
+                    digest = hashlib.md5(usedforsecurity=False)
                 while block := file.read(BLOCK):
                     left -= len(block)
                     if left < 0:
                         break
+                    if digest is not None:
+                        digest.update(block)
                     yield block
         except OSError as error:
             raise StoreError(f"{self.content}: {error.strerror}") from error
         if left:
             raise StoreError(f"{self.content}: is not {self.length} bytes long, as the ledger says")
+        if digest is not None and digest.hexdigest() != self.md5:
+            raise StoreError(f"{self.content}: was replaced since the ledger was asked")
 
 
 class _Sink(io.RawIOBase):
@@ -120,6 +138,11 @@ class _Row(Struct, frozen=True, gc=False):
     md5: str
     acquisition_number: int | None
     instance_number: int | None
+    fetched_at: int
+
+    def member(self, name: str, root: Path) -> Member:
+        """The instance's file under this name."""
+        return Member(name, root / self.path, self.bytes, self.md5, self.fetched_at)
 
 
 def series_members(
@@ -151,7 +174,7 @@ def series_members(
 def _tcia_members(root: Path, rows: Sequence[_Row]) -> Iterator[Member]:
     yield Member.text("./", "")
     for n, row in enumerate(rows, start=1):
-        yield Member(f"./{n}-{row.path.rpartition('/')[2]}", root / row.path, row.bytes)
+        yield row.member(f"./{n}-{row.path.rpartition('/')[2]}", root)
 
 
 def _nbia_members(
@@ -164,6 +187,6 @@ def _nbia_members(
         named = number_names([(r.sop_instance_uid, r.acquisition_number, r.instance_number) for r in rows])
         names = lambda n, row: named[row.sop_instance_uid]  # noqa: E731 - the other
     for n, row in enumerate(rows, start=1):
-        yield Member(names(n, row), root / row.path, row.bytes)
+        yield row.member(names(n, row), root)
     if with_hashes:
         yield Member.text("md5hashes.csv", md5_list((names(n, row), row.md5) for n, row in enumerate(rows, start=1)))

@@ -176,7 +176,16 @@ def test_status_in_json_has_raw_numbers(mirror, tmp_path):
     done = run("status", "--json", cwd=tmp_path, TCIA_MIRROR_TO=str(mirror))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert list(told) == ["root", "server", "layout", "last_complete", "age_seconds", "collections", "total"]
+    assert list(told) == [
+        "root",
+        "server",
+        "source_chain",
+        "layout",
+        "last_complete",
+        "age_seconds",
+        "collections",
+        "total",
+    ]
     assert told["root"] == str(mirror)
     assert [c["collection"] for c in told["collections"]] == ["Brain Beta", "Lung-Alpha"]
     size = sum(p.stat().st_size for p in mirror.rglob("*.dcm"))

@@ -21,6 +21,7 @@ from mirror.ledger import Catalogue, Ledger
 from mirror.model import Presence
 from mirror.serve import make_app
 from mirror.serve.stock import stock
+from mirror.settings import ServeSettings
 
 _PREFIXES: dict[DialectName, str] = {"nbia": NBIA_PREFIX, "tcia": TCIA_PREFIX}
 RELEASED = "2020-01-31"
@@ -34,8 +35,9 @@ class FakeArchive:
     ...     find_server(archive.url("nbia"))
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: ServeSettings | None = None) -> None:
         self.root = root
+        self._settings = settings
         self.faults = Faults()
         #: What the server's clock says (UTC, in the Date header of every answer); None: the machine's.
         self.now: Callable[[], datetime] | None = None
@@ -64,7 +66,7 @@ class FakeArchive:
         return f"http://127.0.0.1:{self._port}"
 
     async def __aenter__(self) -> FakeArchive:
-        app = make_app(self.root, middlewares=[self.faults.middleware])
+        app = make_app(self.root, self._settings, middlewares=[self.faults.middleware])
         app.on_response_prepare.append(self._tell_time)
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()

@@ -1,0 +1,163 @@
+"""What one answer shows: one moment of the ledger, while a sync writes; and of incomplete series what is held."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import shutil
+import time
+import zipfile
+
+import aiohttp
+import pytest
+from fakes.archive import FakeArchive, stock_another
+from fakes.asking import ask
+from fakes.dicom import instance_uid, uid
+
+from mirror.ledger import Catalogue, Ledger
+from mirror.serve.queries import hierarchy_digest
+from mirror.settings import ServeSettings
+
+ALPHA = uid(1, 1, 1, 1)
+
+
+def test_all_questions_of_an_answer_are_of_one_moment(archive_root) -> None:
+    with Catalogue(archive_root.root) as catalogue:
+        with catalogue.snapshot():
+            before = hierarchy_digest(catalogue, {"Collection": "Lung-Alpha"})
+            series = stock_another(archive_root, 50, "2024-01-01")
+            archive_root.replace(instance_uid(ALPHA, 1))
+            assert hierarchy_digest(catalogue, {"Collection": "Lung-Alpha"}) == before
+            assert list(catalogue.instances(series)) == []
+            assert catalogue.series_size(series) is None
+        assert hierarchy_digest(catalogue, {"Collection": "Lung-Alpha"}) != before
+        assert len(list(catalogue.instances(series))) == 2
+
+
+def test_what_may_not_be_seen_is_of_the_same_moment(archive_root) -> None:
+    with Catalogue(archive_root.root) as catalogue:
+        with catalogue.snapshot():
+            catalogue.show_only(["Lung-*"])
+            with Ledger(archive_root.root) as ledger, ledger.transaction() as db:
+                db.execute("UPDATE series SET collection = 'Secret' WHERE series_instance_uid = ?", (ALPHA,))
+            assert catalogue.collections() == ["Lung-Alpha"]
+        with catalogue.snapshot():
+            catalogue.show_only(["Lung-*"])
+            assert catalogue.collections() == ["Lung-Alpha"]
+
+
+@pytest.fixture
+def archive_root(stocked, tmp_path) -> FakeArchive:
+    """The small archive, which is not served."""
+    shutil.copytree(stocked, tmp_path / "upstream")
+    return FakeArchive(tmp_path / "upstream")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("call", ["getSeries", "getSeriesMetadata"])
+async def test_a_long_list_for_a_slow_client_is_as_it_was_at_its_start(archive_root, call) -> None:
+    """Metadata of a series are three questions, asked anew for each row."""
+    rows = 10_000
+    many(archive_root, rows)
+    async with FakeArchive(archive_root.root, ServeSettings(compress=False)) as archive:
+        url = archive.url() + call
+        async with aiohttp.ClientSession(read_bufsize=1024) as session:
+            listed = ",".join(f"{ALPHA}.{n}" for n in range(rows))
+            asked = (
+                session.get(url) if call == "getSeries" else session.post(url, data={"list": listed, "format": "json"})
+            )
+            async with asked as response:
+                assert response.status == 200
+                body = await response.content.read(1000)
+                await asyncio.to_thread(retitle, archive)
+                body += await response.read()
+        told = [row for row in json.loads(body) if row["SeriesInstanceUID"].startswith(f"{ALPHA}.")]
+        assert len(told) == rows
+        assert {row.get("SeriesDescription", row.get("Series Description")) for row in told} == {"before"}
+        after = await ask(archive.url() + "getSeries")
+        assert b"before" not in after.body
+
+
+def many(archive: FakeArchive, rows: int) -> None:
+    """Give the ledger that many more complete series."""
+    with Ledger(archive.root) as ledger, ledger.transaction() as db:
+        columns = [row[1] for row in db.execute("PRAGMA table_info(series)") if row[1] not in ("id", "raw")]
+        chosen = ", ".join("series_instance_uid || '.' || n" if c == "series_instance_uid" else c for c in columns)
+        db.execute(
+            f"WITH RECURSIVE c (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM c WHERE n + 1 < {rows})"
+            f" INSERT INTO series ({', '.join(columns)}, raw) SELECT {chosen}, json_set(raw, '$.SeriesDescription',"
+            " 'before', '$.SeriesInstanceUID', series_instance_uid || '.' || n)"
+            " FROM series, c WHERE series_instance_uid = ?",
+            (ALPHA,),
+        )
+
+
+def retitle(archive: FakeArchive) -> None:
+    with Ledger(archive.root) as ledger, ledger.transaction() as db:
+        db.execute("UPDATE series SET raw = json_set(raw, '$.SeriesDescription', 'after')")
+
+
+@pytest.mark.asyncio
+async def test_a_zip_never_has_other_bytes_than_the_ledger_said(archive: FakeArchive) -> None:
+    """A sync puts a file in its place before the ledger says so: one of the same length is told by its digest."""
+    path = archive.path_of(instance_uid(ALPHA, 2))
+    with Ledger(archive.root) as ledger, ledger.transaction() as db:
+        db.execute("UPDATE instances SET fetched_at = ?", (int(time.time()) - 86400,))
+    zipped = await ask(archive.url() + "getImage", SeriesInstanceUID=ALPHA)
+    with zipfile.ZipFile(io.BytesIO(zipped.body)) as whole:
+        assert len(whole.namelist()) == 4
+    body = path.read_bytes()
+    part = path.with_name("part")
+    part.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+    part.replace(path)
+    try:
+        zipped = await ask(archive.url() + "getImage", SeriesInstanceUID=ALPHA)
+    except aiohttp.ClientError:
+        return
+    assert zipped.status == 500
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("incomplete", [False, True])
+async def test_of_incomplete_series_what_is_held_is_shown_when_it_is_to_be(archive_root, incomplete) -> None:
+    empty = uid(1, 1, 1, 2)
+    with Ledger(archive_root.root) as ledger, ledger.transaction() as db:
+        number = "(SELECT id FROM series WHERE series_instance_uid = ?)"
+        db.execute("UPDATE series SET state = 'incomplete' WHERE series_instance_uid IN (?, ?)", (ALPHA, empty))
+        db.execute(
+            f"UPDATE instances SET name = NULL WHERE series = {number} AND sop_instance_uid = ?",
+            (ALPHA, instance_uid(ALPHA, 2)),
+        )
+        db.execute(f"UPDATE instances SET name = NULL WHERE series = {number}", (empty,))
+    async with FakeArchive(archive_root.root, ServeSettings(incomplete=incomplete)) as archive:
+        url = archive.url()
+        series = {row["SeriesInstanceUID"]: row for row in json.loads((await ask(url + "getSeries")).body)}
+        assert (ALPHA in series) == incomplete
+        assert empty not in series, "nothing of it is held"
+        single = await ask(url + "getSingleImage", SeriesInstanceUID=ALPHA, SOPInstanceUID=instance_uid(ALPHA, 1))
+        zipped = await ask(url + "getImage", SeriesInstanceUID=ALPHA)
+        size = await ask(url + "getSeriesSize", SeriesInstanceUID=ALPHA)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url + "getMD5Hierarchy", data={"SeriesInstanceUID": ALPHA}) as answer,
+        ):
+            digest = await answer.read()
+        listed = await ask(url + "getSOPInstanceUIDs", SeriesInstanceUID=ALPHA)
+        new = await ask(url + "getUpdatedSeries", fromDate="01-01-2019")
+        assert (ALPHA in new.text) == incomplete
+        if not incomplete:
+            assert (single.status, zipped.status) == (500, 400)
+            assert (size.body, digest, listed.body) == (b"", b"", b"")
+            return
+        assert single.status == 200
+        with zipfile.ZipFile(io.BytesIO(zipped.body)) as whole:
+            sizes = [info.file_size for info in whole.infolist() if info.filename.endswith(".dcm")]
+        (told,) = json.loads(size.body)
+        assert (
+            len(sizes) == int(told["ObjectCount"]) == series[ALPHA]["ImageCount"] == len(json.loads(listed.body)) == 2
+        )
+        assert sum(sizes) == float(told["TotalSizeInBytes"]) == series[ALPHA]["FileSize"]
+        assert len(digest) == 32
+        other = await ask(url + "getSingleImage", SeriesInstanceUID=ALPHA, SOPInstanceUID=instance_uid(ALPHA, 2))
+        assert other.status == 500
