@@ -5,6 +5,7 @@ parameters what a request asks, or the dialect's refusal
 queries    which rows a call answers with
 formats    rows as JSON, CSV, XML and HTML
 zipping    a series as one zip, made while it is sent
+page       the page at /, for people
 stock      a mirror made from DICOM files on disk, for archives of one's own, the demo and tests
 """
 

@@ -17,6 +17,7 @@ from mirror.archive.endpoints import ENDPOINTS, DialectName, Endpoint
 from mirror.ledger import Catalogue
 from mirror.serve.answers import Answers
 from mirror.serve.formats import describe
+from mirror.serve.page import add_page
 from mirror.serve.parameters import fault
 from mirror.serve.served import Served
 
@@ -42,6 +43,7 @@ def make_app(root: Path, middlewares: Sequence[Middleware] = ()) -> web.Applicat
     for dialect, prefix in _PREFIXES.items():
         app.router.add_route("*", prefix + "{call:.*}", partial(_no_such_call, dialect))
     app.router.add_get("/healthz", served.health)
+    add_page(app, root)
     app.on_cleanup.append(served.close)
     return app
 
