@@ -11,6 +11,7 @@ history     what came, changed and left, and when
 verifying   what was looked at when, what is damaged, and what became of it
 ledger      one series' instances, from listed to judged; the class `Ledger` is all of this
 catalogue   questions that only read: status, manifest rows, what serve answers with
+browsing    the same for a person who looks, page by page
 facts       what a rebuild needs, in a file beside the ledger
 rebuilt     a ledger that is made again from a manifest and a tree
 found       beside all this: a scratch file of what an adoption found in somebody's folder

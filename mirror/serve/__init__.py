@@ -11,6 +11,7 @@ queries    which rows a call answers with
 formats    rows as JSON, CSV, XML and HTML
 openapi    what is published about all this: an OpenAPI document, the schema of the metadata documents
 zipping    a series as one zip, made while it is sent
+page       the page at /, for people
 stock      a mirror made from DICOM files on disk, for archives of one's own, the demo and tests
 """
 

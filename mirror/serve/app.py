@@ -20,6 +20,7 @@ from mirror.serve.formats import describe
 from mirror.serve.gate import Gate, name_no_software
 from mirror.serve.guests import add_guest_routes, guest_paths
 from mirror.serve.openapi import Call, Published
+from mirror.serve.page import add_page
 from mirror.serve.parameters import fault
 from mirror.serve.served import Served
 from mirror.settings import ServeSettings
@@ -50,6 +51,7 @@ def make_app(
         app.router.add_get(below + "/healthz", served.health)
         app.router.add_get(below + "/readyz", served.readiness)
         app.router.add_get(below + "/metrics", gate.metrics)
+        add_page(app, served, below)
     app.on_response_prepare.append(name_no_software)
     app.on_response_prepare.append(served.tell_source)
     app.on_shutdown.append(served.begin_stop)

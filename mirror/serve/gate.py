@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from mirror.archive.endpoints import ENDPOINTS, DialectName
 from mirror.serve.parameters import busy
+from mirror.serve.rights import ASK
 from mirror.serve.served import Served
 
 _ACCESS = logging.getLogger("access")
@@ -28,7 +29,6 @@ _CALLS = {
 #: What is answered however much there is to do: who watches the server must see that it lives.
 _WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
 _AGAIN = 2
-_ASK = {"WWW-Authenticate": 'Bearer realm="tcia-mirror", Basic realm="tcia-mirror", charset="UTF-8"'}
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0)
 
 
@@ -64,7 +64,7 @@ class Gate:
                 self._busy.inc()
                 response: web.StreamResponse = busy(_dialect(request), _AGAIN).response()
             elif self._served.rights.open_to(request.headers.get("Authorization")) is None:
-                response = web.Response(status=401, text="A token is needed\n", headers=_ASK)
+                response = web.Response(status=401, text="A token is needed\n", headers=ASK)
             else:
                 response = await handler(request)
             status, size = response.status, response.body_length if response.prepared else _length(response)

@@ -26,6 +26,8 @@ from typing import Any
 from mirror.errors import SettingsError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: The headers of a 401: how a token may come.
+ASK = {"WWW-Authenticate": 'Bearer realm="tcia-mirror", Basic realm="tcia-mirror", charset="UTF-8"'}
 #: What opens everything.
 EVERYTHING = ("*",)
 

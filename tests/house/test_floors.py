@@ -53,7 +53,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     ),
     "prometheus_client": ("metrics", "serve/gate"),
     "pyarrow": ("export",),
-    "pydicom": ("demo", "headers", "identity/walk", "unusual"),
+    "pydicom": ("demo", "headers", "identity/walk", "serve/page/pixels", "unusual"),
     "rich": ("cli/", "demo"),
     "sqlite3": ("ledger/",),
     "tenacity": ("archive/pacing",),
