@@ -234,6 +234,16 @@ async def test_a_token_opens_its_collections_and_no_call_shows_others(archive, t
         assert (await ask(origin + V4 + "getCollectionValues", headers=everything)).rows[1:]
 
 
+@pytest.mark.asyncio
+async def test_only_who_may_see_everything_sees_the_page(archive, tokens):
+    async with serving(archive, tokens_file=tokens, base_url="https://example.org/x") as origin:
+        for path in ("/", "/_page/collections", "/_page/runs", "/x/", "/x/_page/static/page.js"):
+            for token, status in (("everything", 200), ("lung", 401), ("none", 401)):
+                answer = await ask(origin + path, headers={"Authorization": f"Bearer {token}"})
+                assert answer.status == status
+                assert status == 200 or b"Lung" not in answer.body
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,13 @@ import anyio
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from fakes.archive import FakeArchive
 from fakes.dicom import make_series, uid
+from fakes.faults import delay
+from fakes.mirroring import Mirror
 from pydicom.data import get_testdata_file
 
+from mirror.model import Scope
 from mirror.serve import make_app
 from mirror.serve.stock import stock
 
@@ -46,8 +52,8 @@ class Browser:
         answer = await self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         return answer["result"].get("value")
 
-    async def until(self, script: str) -> None:
-        with anyio.fail_after(10):
+    async def until(self, script: str, seconds: float = 20) -> None:
+        with anyio.fail_after(seconds):
             while not await self.run(f"Boolean({script})"):  # noqa: ASYNC110 - a page has no event for this
                 await anyio.sleep(0.05)
 
@@ -72,19 +78,15 @@ class Browser:
             await anyio.Path(folder, f"{name}.png").write_bytes(base64.b64decode(data))
 
 
-@pytest_asyncio.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+@asynccontextmanager
+async def tab_at(root: Path, profile: Path) -> AsyncIterator[Browser]:
+    """A tab of a headless Chromium, and the mirror served for it."""
     chromium = shutil.which("chromium")
     assert chromium, "Debian's chromium is needed: .ci/run installs it"
-    root = tmp_path / "m"
-    stock(root, "Lung", make_series(patient_id=HOSTILE, series_uid=uid(1, 1, 1), instances=3), released="2020-01-31")
-    for name in ("CT_small.dcm", "examples_ybr_color.dcm"):
-        stock(root, "Real", [Path(str(get_testdata_file(name, download=False)))], released="2020-01-31")
     runner = web.AppRunner(make_app(root), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     base = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    profile = tmp_path / "profile"
     command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
     async with (
         await anyio.open_process([*command, f"--user-data-dir={profile}", "about:blank"], stdout=-3, stderr=-3) as it,
@@ -107,6 +109,16 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
             it.terminate()
             await it.wait()
             await runner.cleanup()
+
+
+@pytest_asyncio.fixture
+async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+    root = tmp_path / "m"
+    stock(root, "Lung", make_series(patient_id=HOSTILE, series_uid=uid(1, 1, 1), instances=3), released="2020-01-31")
+    for name in ("CT_small.dcm", "examples_ybr_color.dcm"):
+        stock(root, "Real", [Path(str(get_testdata_file(name, download=False)))], released="2020-01-31")
+    async with tab_at(root, tmp_path / "profile") as tab:
+        yield tab
 
 
 async def size(tab: Browser, width: int, scheme: str) -> None:
@@ -158,7 +170,7 @@ async def test_keys_alone_and_a_hostile_name(browser: Browser) -> None:
         if await browser.run("document.activeElement.textContent") == "Lung":
             break
     await browser.press("Enter", 13)
-    await browser.until("location.hash === '#/c/Lung' && document.querySelector('input[type=search]')")
+    await browser.until("location.hash === '#/c/Lung' && document.querySelector('h1').textContent === 'Lung'")
     await browser.run("document.querySelector('input[type=search]').focus()")
     await browser.send("Input.insertText", text="nobody")
     await browser.until("document.querySelector('main').textContent.includes('No patient is found')")
@@ -171,3 +183,27 @@ async def test_keys_alone_and_a_hostile_name(browser: Browser) -> None:
     await browser.until("document.querySelector('h1').textContent.startsWith('<script>')")
     assert await browser.run("document.title") == f"{HOSTILE} · tcia-mirror"
     nothing_wrong(browser)
+
+
+@pytest.mark.asyncio
+async def test_a_run_is_seen_while_it_is_at_work(archive: FakeArchive, tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path / "mirror")
+    await mirror.sync(archive, scope=Scope(collections=("Lung-Alpha",)))
+    archive.faults.add("getSingleImage", delay(0.4))
+    async with tab_at(mirror.root, tmp_path / "profile") as browser:
+        await size(browser, 1280, "light")
+        await browser.send("Page.navigate", url=browser.base)
+        await browser.until("document.querySelector('tbody')")
+        assert await browser.run("document.getElementById('live').textContent") == ""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(mirror.sync, archive, connections=1))
+            await browser.until("document.getElementById('live').textContent.startsWith('A run is at work')", 30)
+        await browser.until("document.getElementById('live').textContent === ''", 30)
+        await browser.run("location.hash = '#/runs'")
+        await browser.until("document.querySelectorAll('tbody tr').length === 2")
+        await browser.shoot("runs-1280-light")
+        assert "complete" in await browser.run("document.querySelector('tbody').textContent")
+        await browser.click(await browser.run("document.querySelector('tbody a').textContent"))
+        await browser.until("document.querySelector('pre')?.textContent.includes('exit_code')")
+        await browser.shoot("run-1280-light")
+        nothing_wrong(browser)

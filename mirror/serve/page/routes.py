@@ -166,11 +166,13 @@ class _Page:
     async def runs(self, request: web.Request) -> web.Response:
         folder = self._root / ".mirror" / "runs"
 
-        def names() -> list[str]:
-            return sorted((path.stem for path in folder.glob("*.json")), reverse=True) if folder.is_dir() else []
-
         before = request.query.get("before")
-        return _json([n for n in await anyio.to_thread.run_sync(names) if before is None or n < before][:_PAGE])
+
+        def newest() -> list[dict[str, Any]]:
+            names = sorted((path.stem for path in folder.glob("*.json")), reverse=True)
+            return [_summary(folder, name) for name in [n for n in names if before is None or n < before][:_PAGE]]
+
+        return _json(await anyio.to_thread.run_sync(newest))
 
     async def run(self, request: web.Request) -> web.Response:
         name = request.query.get("name", "")
@@ -200,6 +202,23 @@ class _Page:
             return answer
         finally:
             browsing.close()
+
+
+def _summary(folder: Path, name: str) -> dict[str, Any]:
+    """A run in a line; one whose report cannot be read has its name alone."""
+    try:
+        report = json.loads((folder / f"{name}.json").read_bytes())
+        return {
+            "run": name,
+            "state": report["state"],
+            "exit_code": report["exit_code"],
+            "seconds": report["seconds"],
+            "fetched": report["instances"]["fetched"],
+            "bytes": report["bytes"]["fetched"],
+            "findings": sum(report["findings_by_kind"].values()),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {"run": name}
 
 
 def _json(value: Any) -> web.Response:

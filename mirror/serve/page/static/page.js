@@ -1,7 +1,7 @@
 // The page: what stands behind the # says what is shown. All text goes in as text nodes, never as HTML.
 const main = document.getElementById("main");
 const live = document.getElementById("live");
-const API = "/nbia-api/services/v4/";
+const API = "nbia-api/services/v4/";
 let turn = 0;
 
 function el(name, attributes, ...children) {
@@ -16,6 +16,7 @@ function el(name, attributes, ...children) {
 const q = (values) => new URLSearchParams(values).toString();
 const to = (...parts) => "#/" + parts.map(encodeURIComponent).join("/");
 const number = (n) => (n ?? 0).toLocaleString("en");
+const counted = (n, what) => `${number(n)} ${what}${n === 1 ? "" : "s"}`;
 function bytes(n) {
   let unit = 0;
   for (n = n ?? 0; n >= 1000 && unit < 5; n /= 1000) unit++;
@@ -24,7 +25,7 @@ function bytes(n) {
 const day = (s) => (s ? new Date(s * 1000).toISOString().slice(0, 16).replace("T", " ") + " UTC" : "never");
 
 async function get(name, values) {
-  const answer = await fetch(`/_page/${name}?${q(values || {})}`);
+  const answer = await fetch(`_page/${name}?${q(values || {})}`);
   if (!answer.ok) throw new Error((await answer.text()) || `The server answers ${answer.status}.`);
   return answer.json();
 }
@@ -123,7 +124,7 @@ async function series(uid) {
   let shown = 0;
   const draw = async () => {
     const mine = ++shown;
-    const answer = await fetch("/_page/preview?" + q({ uid, instance: select.value, frame: frame.value }));
+    const answer = await fetch("_page/preview?" + q({ uid, instance: select.value, frame: frame.value }));
     if (mine !== shown) return;
     if (!answer.ok) return view.replaceChildren(el("p", {}, await answer.text()));
     frame.max = Number(answer.headers.get("X-Frames")) - 1;
@@ -137,7 +138,7 @@ async function series(uid) {
     frame.value = 0;
     draw();
     try {
-      tags.replaceChildren(table("Header", [["Element", (t) => t.element], ["Name", (t) => t.name], ["Value", (t) => t.data]],
+      tags.replaceChildren(table("Header", [["Element", (t) => t.element], ["Name", (t) => t.name], ["Value", (t) => el("span", { class: "value" }, t.data)]],
         await get("tags", { uid, instance: select.value })).box);
     } catch (error) { tags.replaceChildren(el("p", {}, error.message)); }
   };
@@ -154,21 +155,39 @@ async function series(uid) {
   if (page.length) pick();
   return [row.SeriesDescription || "Series " + (row.SeriesNumber || ""),
     crumbs(link("Collections", ""), link(row.collection, "c", row.collection), link(row.patient, "p", row.collection, row.patient)),
-    el("p", { class: "soft" }, `${row.Modality} · ${number(row.images)} images · ${bytes(row.bytes)} · ${row.state} · ${uid}`),
+    el("p", { class: "soft" }, `${row.Modality} · ${counted(row.images, "image")} · ${bytes(row.bytes)} · ${row.state} · ${uid}`),
     row.findings.length ? el("ul", { class: "bad", "aria-label": "Findings" }, ...row.findings.map((f) => el("li", {}, f))) : null,
     el("p", { class: "links" }, row.state === "complete" ? el("a", { href: API + "getImage?" + q({ SeriesInstanceUID: uid }) }, "Zip") : "",
-      el("a", { href: "/_page/manifest?" + q({ uid }), download: uid + ".tcia" }, ".tcia"),
+      el("a", { href: "_page/manifest?" + q({ uid }), download: uid + ".tcia" }, ".tcia"),
       el("a", { href: API + "getSeries?" + q({ SeriesInstanceUID: uid, format: "csv" }) }, "CSV")),
     ...(page.length ? [el("label", {}, "Instance", select), more, view, frames, el("h2", {}, "Header"), tags]
       : [el("p", { class: "soft" }, "Its images are shown once the series is complete.")])];
 }
 
+const took = (seconds) => (seconds >= 90 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds ?? 0)} s`);
+const state = (r) => el("span", { class: r.state === "complete" ? "" : "bad" }, r.state ?? "cannot be read");
+
 async function runs() {
-  return ["Runs", await paged("Runs", [["Run", (name) => link(name, "run", name)]],
-    (last) => get("runs", last ? { before: last } : {}), "No run has left a report.")];
+  return ["Runs", await paged("Runs", [
+    ["Run", (r) => link(r.run, "run", r.run)],
+    ["State", state],
+    ["Exit code", (r) => r.exit_code ?? "", true],
+    ["Took", (r) => took(r.seconds), true],
+    ["Images fetched", (r) => number(r.fetched), true],
+    ["Bytes fetched", (r) => bytes(r.bytes), true],
+    ["Findings", (r) => number(r.findings), true],
+  ], (last) => get("runs", last ? { before: last.run } : {}), "No run has left a report.")];
 }
 async function run(name) {
-  return [name, crumbs(link("Runs", "runs")), el("pre", { tabindex: 0, role: "region", "aria-label": "Report" }, JSON.stringify(await get("run", { name }), null, 2))];
+  const report = await get("run", { name });
+  const findings = (report.findings || []).map((f) => [f.kind, f.detail, f.series_instance_uid].filter(Boolean).join(" · "));
+  return [name, crumbs(link("Runs", "runs")),
+    el("p", {}, state(report), `, exit code ${report.exit_code}, in ${took(report.seconds)}`),
+    report.error ? el("p", { class: "bad" }, report.error) : null,
+    findings.length ? el("h2", {}, "Findings") : null,
+    findings.length ? el("ul", {}, ...findings.slice(0, 200).map((text) => el("li", {}, text))) : null,
+    el("h2", {}, "Report"),
+    el("pre", { tabindex: 0, role: "region", "aria-label": "Report" }, JSON.stringify(report, null, 2))];
 }
 
 const VIEWS = { "": collections, c: patients, p: patient, s: series, runs, run };
@@ -189,7 +208,7 @@ async function show() {
 addEventListener("hashchange", show);
 show();
 let said = "";
-new EventSource("/_page/events").onmessage = (event) => {
+new EventSource("_page/events").onmessage = (event) => {
   const { writing, to_do } = JSON.parse(event.data);
   const words = writing ? `A run is at work: ${number(to_do)}${to_do >= 10000 ? " or more" : ""} series to do.`
     : to_do ? `Quiet; ${number(to_do)} series are unfinished.` : "";
