@@ -150,7 +150,8 @@ async def test_clicks_from_collections_to_a_preview(browser: Browser, width: int
     assert dark == (scheme == "dark")
     await browser.click("Real")
     await browser.click("1CT1")
-    await browser.until("location.hash.startsWith('#/p/') && document.querySelector('tbody a')")
+    # The address changes before what it names is there.
+    await browser.until("document.querySelector('h1').textContent === '1CT1' && document.querySelector('tbody a')")
     await browser.shoot(f"patient-{width}-{scheme}")
     await browser.click(await browser.run("document.querySelector('tbody a').textContent"))
     await browser.until("document.querySelector('.view img')?.naturalWidth > 0")
@@ -175,7 +176,7 @@ async def test_keys_alone_and_a_hostile_name(browser: Browser) -> None:
     await browser.send("Input.insertText", text="nobody")
     await browser.until("document.querySelector('main').textContent.includes('No patient is found')")
     await browser.run("location.hash = '#/c/Lung/script'")
-    await browser.until("document.querySelector('tbody a')")
+    await browser.until("document.querySelector('input').value === 'script' && document.querySelector('tbody a')")
     assert await browser.run("document.querySelector('tbody a').textContent") == HOSTILE
     assert await browser.run("document.querySelectorAll('main script').length") == 0
     await browser.click(HOSTILE)
