@@ -13,6 +13,7 @@ from fakes.archive import FakeArchive
 
 from mirror.demo import build_archive
 from mirror.ledger import Catalogue
+from mirror.lists import make_list
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parents[1] / ".clients"
@@ -28,6 +29,9 @@ async def drive(environment: str, driver: str, tmp_path: Path) -> tuple[dict[str
     root, folder = tmp_path / "demo", tmp_path / "client"
     folder.mkdir()
     await asyncio.to_thread(build_archive, root)
+    with Catalogue(root) as held:
+        listed = [row["SeriesInstanceUID"] for row in held.series(BRAIN)][:2]
+    make_list(root, "a list", listed)
     async with FakeArchive(root) as archive:
         process = await asyncio.create_subprocess_exec(
             python, HERE / driver, archive.origin, folder,
@@ -58,6 +62,14 @@ async def test_tcia_utils(tmp_path: Path) -> None:
         patients = [row["PatientID"] for row in held.patients(BRAIN)]
         collections = held.collections()
         size = held.series_size(uids[0])
+        values = {
+            "BodyPartExamined": held.values("BodyPartExamined", {}),
+            "Modality": held.values("Modality", BRAIN),
+            "Manufacturer": held.values("Manufacturer", BRAIN),
+        }
+        counts = {
+            name: held.counts(name, {}) for name in ("Collection", "Modality", "BodyPartExamined", "Manufacturer")
+        }
     assert [row["Collection"] for row in said["getCollections"]] == collections
     for call in ("getPatient", "getPatientByCollectionAndModality", "getNewPatientsInCollection"):
         assert [row["PatientId"] for row in said[call]] == patients
@@ -71,9 +83,28 @@ async def test_tcia_utils(tmp_path: Path) -> None:
         "getNewPatientsInCollection later",
         "getUpdatedSeries later",
         "getSeriesSize unknown",
-        "getSharedCart",
+        "getSharedCart unknown",
     ):
         assert said[call] is None
+    assert [row["SeriesInstanceUID"] for row in said["getSharedCart"]] == uids[:2]
+    for call, name in (
+        ("getBodyPart", "BodyPartExamined"),
+        ("getModality", "Modality"),
+        ("getManufacturer", "Manufacturer"),
+    ):
+        assert [row.get(name) for row in said[call]] == values[name]
+    for call, name in (
+        ("getCollectionPatientCounts", "Collection"),
+        ("getModalityCounts", "Modality"),
+        ("getBodyPartCounts", "BodyPart"),
+        ("getManufacturerCounts", "Manufacturer"),
+    ):
+        told = [(row.get(name), int(row["Count"])) for row in said[call]]
+        assert told == counts[{"BodyPart": "BodyPartExamined"}.get(name, name)]
+    (described, *_) = said["getCollectionDescriptions"]
+    assert described["descriptionURI"] == "https://doi.org/10.5555/tcia-mirror-demo"
+    manifest = said["getSimpleSearch manifest"]
+    assert [line for line in manifest.splitlines() if line[:1].isdecimal()] == uids
     assert said["getSeriesSize"] == [size]
     assert {row["SOPInstanceUID"] for row in said["getSopInstanceUids"]} == {row["sop_instance_uid"] for row in first}
     tags = {row["element"]: row["data"] for row in said["getDicomTags"]}
