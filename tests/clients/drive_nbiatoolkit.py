@@ -1,7 +1,7 @@
-"""nbiatoolkit against another server: python drive_nbiatoolkit.py ORIGIN FOLDER. Prints what each call gave, as JSON.
+"""nbiatoolkit: python drive_nbiatoolkit.py FOLDER. Prints what each call gave, as JSON.
 
-Runs in the client's own environment. The base URLs, which the client keeps in an enum, are exchanged from outside; it
-asks for its token and logs out as it always does.
+Runs in the client's own environment, with nothing of the client exchanged: variables lead it to another server. It asks
+for its token and logs out as it always does.
 """
 
 from __future__ import annotations
@@ -12,15 +12,11 @@ import sys
 from pathlib import Path
 
 from nbiatoolkit import NBIAClient
-from nbiatoolkit.utils import NBIA_BASE_URLS
 
 
 def main() -> None:
     """Call everything."""
-    origin, folder = sys.argv[1:]
-    NBIA_BASE_URLS.NBIA._value_ = f"{origin}/nbia-api/services/"
-    NBIA_BASE_URLS._value2member_map_[NBIA_BASE_URLS.NBIA._value_] = NBIA_BASE_URLS.NBIA  # for its worker processes
-    NBIA_BASE_URLS.LOGOUT_URL._value_ = f"{origin}/nbia-api/logout"
+    (folder,) = sys.argv[1:]
     os.chdir(folder)
     brain = "Demo-Brain"
     said = {}

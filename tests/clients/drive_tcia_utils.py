@@ -1,6 +1,6 @@
-"""tcia_utils against another server: python drive_tcia_utils.py ORIGIN FOLDER. Prints what each call gave, as JSON.
+"""tcia_utils: python drive_tcia_utils.py FOLDER. Prints what each call gave, as JSON.
 
-Runs in the client's own environment. One thing is exchanged, from outside: the function that makes the base URL.
+Runs in the client's own environment, with nothing of the client exchanged: variables lead it to another server.
 """
 
 from __future__ import annotations
@@ -23,11 +23,8 @@ def frame(found):
 
 def main() -> None:
     """Call everything."""
-    origin, folder = sys.argv[1:]
+    (folder,) = sys.argv[1:]
     logging.getLogger().setLevel(logging.ERROR)
-    nbia.setApiUrl = lambda endpoint, api_url="": (
-        f"{origin}/nbia-api/services/{'v1' if endpoint == 'getContentsByName' else 'v4'}/"
-    )
     os.chdir(folder)
     brain = "Demo-Brain"
     series = nbia.getSeries(collection=brain)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.archive import FakeArchive
+from fakes.archive_host import archive_host
 
 from mirror.demo import build_archive
 from mirror.ledger import Catalogue
@@ -32,9 +34,9 @@ async def drive(environment: str, driver: str, tmp_path: Path) -> tuple[dict[str
     with Catalogue(root) as held:
         listed = [row["SeriesInstanceUID"] for row in held.series(BRAIN)][:2]
     make_list(root, "a list", listed)
-    async with FakeArchive(root) as archive:
+    async with FakeArchive(root) as archive, archive_host(archive.origin, tmp_path) as (variables, refused):
         process = await asyncio.create_subprocess_exec(
-            python, HERE / driver, archive.origin, folder,
+            python, HERE / driver, folder, env={**os.environ, **variables},
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
@@ -42,7 +44,7 @@ async def drive(environment: str, driver: str, tmp_path: Path) -> tuple[dict[str
         finally:
             if process.returncode is None:
                 process.kill()
-    assert process.returncode == 0, err.decode()
+    assert (process.returncode, refused) == (0, []), err.decode()
     return json.loads(out), folder, root
 
 
