@@ -30,11 +30,21 @@ async function get(name, values) {
   return answer.json();
 }
 
-// columns: [heading, row => content, numeric]; the first is the row's heading
-function table(caption, columns, rows) {
+// columns: [heading, row => content, numeric]; the first is the row's heading. group: row => what heads those alike
+function table(caption, columns, rows, group) {
   const body = el("tbody");
-  const add = (more) => body.append(...more.map((row) => el("tr", {}, ...columns.map(([, show, numeric], i) =>
-    el(i ? "td" : "th", { scope: i ? undefined : "row", class: numeric ? "n" : "" }, show(row))))));
+  let headed = null;
+  const add = (more) => {
+    for (const row of more) {
+      const head = group?.(row);
+      if (group && head !== headed) {
+        body.append(el("tr", { class: "group" }, el("th", { scope: "rowgroup", colspan: columns.length }, head)));
+        headed = head;
+      }
+      body.append(el("tr", {}, ...columns.map(([, show, numeric], i) =>
+        el(i ? "td" : "th", { scope: i ? undefined : "row", class: numeric ? "n" : "" }, show(row)))));
+    }
+  };
   add(rows);
   const head = el("tr", {}, ...columns.map(([name, , numeric]) => el("th", { scope: "col", class: numeric ? "n" : "" }, name)));
   const box = el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: 0 }, el("table", {}, el("thead", {}, head), body));
@@ -42,10 +52,10 @@ function table(caption, columns, rows) {
 }
 
 // A list that grows by pages: next(last row or null) gives the next rows
-async function paged(caption, columns, next, empty, size = 50) {
+async function paged(caption, columns, next, empty, group, size = 50) {
   let rows = await next(null);
   if (!rows.length) return el("p", { class: "soft" }, empty);
-  const { box, add } = table(caption, columns, rows);
+  const { box, add } = table(caption, columns, rows, group);
   const more = el("button", { type: "button", onclick: async () => {
     rows = await next(rows[rows.length - 1]);
     add(rows);
@@ -103,13 +113,13 @@ async function patients(collection, contains = "") {
 async function patient(collection, id) {
   const list = await paged("Series", [
     ["Series", (r) => link(r.SeriesDescription || "Series " + (r.SeriesNumber || r.uid), "s", r.uid)],
-    ["Study", (r) => [r.StudyDate.slice(0, 10), r.StudyDescription].filter(Boolean).join(" ") || r.study],
     ["Modality", (r) => r.Modality],
     ["Body part", (r) => r.BodyPartExamined],
     ["Images", (r) => number(r.images), true],
     ["Size", (r) => bytes(r.bytes), true],
     ["State", (r) => el("span", { class: r.state === "complete" ? "" : "bad" }, r.state)],
-  ], (last) => get("series", { collection, patient: id, study: last?.study ?? "", id: last?.id ?? 0 }), "No series.");
+  ], (last) => get("series", { collection, patient: id, study: last?.study ?? "", id: last?.id ?? 0 }), "No series.",
+    (r) => ["Study", r.StudyDate.slice(0, 10), r.StudyDescription, r.study].filter(Boolean).join(" · "));
   return [id, crumbs(link("Collections", ""), link(collection, "c", collection)), list];
 }
 
