@@ -8,6 +8,7 @@ and of the package nothing at all.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 #: What `serve` takes where no option says otherwise.
@@ -18,13 +19,16 @@ PATIENCE = 8.0
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - asked, not listened on
 
 
-def served_at(words: list[str]) -> tuple[str, int] | None:
-    """Host and port to ask, from a process's command line; None where it serves nothing, or at a port of its choice."""
+def served_at(words: list[str], environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """Host and port to ask, from a process's command line and its environment; None where it serves nothing, or at a
+    port of its choice. An address in a file of settings is not seen.
+    """
     ours = next((n for n, word in enumerate(words) if Path(word).name in _NAMES), len(words))
     command, options = words[ours + 1 : ours + 2], words[ours + 2 :]
     if command != ["serve"]:
         return None
-    host, port = _value(options, "--host", "127.0.0.1"), int(_value(options, "--port", str(PORT)))
+    host = _value(options, "--host", environ.get("TCIA_MIRROR_SERVE_HOST") or "127.0.0.1")
+    port = int(_value(options, "--port", environ.get("TCIA_MIRROR_SERVE_PORT") or str(PORT)))
     return (_ANY.get(host, host), port) if port else None
 
 
@@ -55,8 +59,12 @@ def healthy(host: str, port: int) -> bool:
 
 def main(process: Path = Path("/proc/1")) -> int:
     """Look at the container's first process."""
-    words = (process / "cmdline").read_text("utf-8", "surrogateescape").split("\0")
-    address = served_at(words)
+
+    def strings(name: str) -> list[str]:
+        return (process / name).read_text("utf-8", "surrogateescape").split("\0")
+
+    variables = dict(text.partition("=")[::2] for text in strings("environ"))
+    address = served_at(strings("cmdline"), variables)
     return 0 if address is None or healthy(*address) else 1
 
 

@@ -35,12 +35,20 @@ HERE = ("127.0.0.1", 8042)
     ids=lambda value: value.replace("/", "|") or "nothing" if isinstance(value, str) else "",
 )
 def test_whom_it_asks(command, address):
-    assert served_at([*command.split(), ""]) == address
+    assert served_at([*command.split(), ""], {}) == address
+
+
+def test_an_address_from_the_environment():
+    variables = {"TCIA_MIRROR_SERVE_HOST": "0.0.0.0", "TCIA_MIRROR_SERVE_PORT": "9000"}
+    assert served_at(["tcia-mirror", "serve", ""], variables) == ("127.0.0.1", 9000)
+    assert served_at(["tcia-mirror", "serve", "--port", "1", ""], variables) == ("127.0.0.1", 1)
+    assert served_at(["tcia-mirror", "serve", ""], {"TCIA_MIRROR_SERVE_PORT": ""}) == HERE
 
 
 def process(folder: Path, *words: str) -> Path:
     """A folder like that of a process in /proc."""
     (folder / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in words))
+    (folder / "environ").write_bytes(b"PATH=/bin\0HOME=/\0")
     return folder
 
 
@@ -53,7 +61,8 @@ def test_what_does_not_serve_is_well(tmp_path):
 @pytest.mark.asyncio
 async def test_what_serves_is_well_while_its_mirror_can_be_read(tmp_path, archive):
     port = archive.origin.rpartition(":")[2]
-    serving = process(tmp_path, "tcia-mirror", "serve", "--from", "/data", "--port", port)
+    serving = process(tmp_path, "tcia-mirror", "serve", "--from", "/data")
+    (tmp_path / "environ").write_bytes(f"TCIA_MIRROR_SERVE_PORT={port}\0".encode())
     assert await asyncio.to_thread(main, serving) == 0
     (archive.root / ".mirror" / "ledger.sqlite").rename(tmp_path / "gone")
     assert await asyncio.to_thread(main, serving) == 1
