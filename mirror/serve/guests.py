@@ -13,7 +13,7 @@ from aiohttp import web
 from mirror.serve.parameters import UNREADABLE
 
 _GUEST = "nbia_guest"
-_TOKEN = "guest"  # noqa: S105  # no secret: it opens nothing
+_TOKEN = "guest"  # noqa: S105 - no secret: it opens nothing
 _LIFE_S = 7200
 _PREFIXES = ("/nbia-api/", "/nbia-api/services/")
 

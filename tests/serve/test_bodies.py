@@ -136,6 +136,14 @@ async def test_lists_are_packed_as_the_client_takes_them(archive: FakeArchive, m
 
 
 @pytest.mark.asyncio
+async def test_without_the_extra_lists_are_packed_by_gzip(archive: FakeArchive, monkeypatch):
+    monkeypatch.setattr("mirror.serve.packing.zstandard", None)
+    for takes, coding in (("gzip, zstd", "gzip"), ("zstd", None)):
+        answer = await ask(archive.url() + "getSeries", headers={"Accept-Encoding": takes}, unpack=False)
+        assert answer.headers.get("Content-Encoding") == coding
+
+
+@pytest.mark.asyncio
 async def test_who_has_a_list_is_told_so_until_it_is_another(archive: FakeArchive):
     url = archive.url() + "getSeries"
     first = await ask(url, headers=NOTHING)

@@ -67,6 +67,7 @@ def _draw(path: Path, frame: int) -> tuple[bytes, int]:
         from pydicom.pixels.utils import pixel_array
 
         values: Any = pixel_array(path, index=frame)  # colours come as RGB
+    # What pydicom raises where a plug-in is missing, or knows no such transfer syntax.
     except (ImportError, RuntimeError, NotImplementedError, AttributeError) as error:
         syntax = dataset.file_meta.TransferSyntaxUID.name
         raise NoPreview(f"No decoder here for {syntax}; tcia-mirror[page] brings the usual ones.") from error
