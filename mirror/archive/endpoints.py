@@ -68,7 +68,7 @@ class Param:
         return self.name if own is None else own
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Endpoint:
     """One call. `nbia` and `tcia` are its path below the dialect's base, None where the dialect lacks it."""
 
@@ -95,7 +95,7 @@ class Endpoint:
     #: nbia: the only fields that are numbers in JSON, where all others are sent as text. None: as their kinds say.
     numbers: frozenset[str] | None = None
     #: nbia: canonical names of fields that are called otherwise in this call alone.
-    spelled: Mapping[str, str] = field(default_factory=dict, hash=False)
+    spelled: Mapping[str, str] = field(default_factory=dict)
     #: nbia: how a day is written in the answer, and how one is read from a parameter.
     days: Days = Days.MONTH_FIRST
     since: Days = Days.MONTH_FIRST

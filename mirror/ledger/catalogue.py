@@ -51,17 +51,25 @@ class Catalogue:
             self._db.close()
             raise
         self._restricted = False
+        #: What was asked for last, at which state of the ledger: to go through a million series takes its time.
+        self._asked: tuple[tuple[str, ...], int] | None = None
 
     def show_only(self, collections: Sequence[str]) -> None:
         """Show from now on only these collections, by name or pattern as in a scope; ("*",) shows all."""
         if tuple(collections) == ("*",) and not self._restricted:
             return
+        with sqlite_errors(self.path):
+            asked = tuple(collections), self._db.execute("PRAGMA data_version").fetchone()[0]
+        if asked == self._asked:
+            return
+        self._asked = None
         is_open = matcher(collections, patterns=True)
         closed = [(name,) for name in self.all_collections() if not is_open(name)]
         with sqlite_errors(self.path), nullcontext() if self._db.in_transaction else self._db:
             self._db.execute("DELETE FROM temp.closed")
             self._db.executemany("INSERT INTO temp.closed VALUES (?)", closed)
         self._restricted = bool(closed)
+        self._asked = asked
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -373,14 +381,14 @@ class Catalogue:
     def instance(self, sop_instance_uid: str, series_instance_uid: str | None = None) -> dict[str, Any] | None:
         """The file of one instance of a complete series: path below the root, bytes, md5, sha256; or None."""
         only = "" if series_instance_uid is None else " AND s.series_instance_uid = :series"
-        for r in self._rows(
-            f"SELECT {_PATH} AS path, i.bytes, lower(hex(i.md5)) AS md5, lower(hex(i.sha256)) AS sha256 FROM series s"
-            f" JOIN instances i ON i.series = s.id AND i.name IS NOT NULL AND i.sop_instance_uid = :uid"
-            f" WHERE {self._show.shown}{only} ORDER BY s.id",
-            {"uid": sop_instance_uid, "series": series_instance_uid},
-        ):
-            return dict(r)
-        return None
+        with sqlite_errors(self.path):
+            row = self._db.execute(
+                f"SELECT {_PATH}, i.bytes, lower(hex(i.md5)), lower(hex(i.sha256)) FROM series s"
+                f" JOIN instances i ON i.series = s.id AND i.name IS NOT NULL AND i.sop_instance_uid = :uid"
+                f" WHERE {self._show.shown}{only} ORDER BY s.id LIMIT 1",
+                {"uid": sop_instance_uid, "series": series_instance_uid},
+            ).fetchone()
+        return None if row is None else dict(zip(("path", "bytes", "md5", "sha256"), row, strict=True))
 
 
 @lru_cache(maxsize=64)  # a run brings many instances in a second

@@ -8,40 +8,30 @@ status says so, or the connection is cut.
 from __future__ import annotations
 
 import logging
-import os
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from itertools import chain, islice
-from pathlib import Path
-from typing import BinaryIO, TypeVar
 
 import anyio
 import anyio.to_thread
 from aiohttp import web
 
 from mirror.archive.endpoints import Answer, DialectName, Endpoint
-from mirror.errors import MirrorError, StoreError
+from mirror.errors import MirrorError
 from mirror.serve.bodies import Bodies
 from mirror.serve.formats import Pieces, encode_rows, find_format
+from mirror.serve.objects import Objects
 from mirror.serve.parameters import SERVER_FAULT, Refusal, busy, denial, fault, read_params
 from mirror.serve.queries import hierarchy_digest, rows_of, wire_rows
 from mirror.serve.searching import send_search
 from mirror.serve.served import Served
 from mirror.serve.zipping import series_members, zip_pieces
-from mirror.threads import Inline, Threads
 
 _LOG = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 #: Pieces of an answer (rows, mostly) that are made in one go; a shorter answer is sent with its length.
 _BATCH = 2000
-#: A file up to this size is read whole and sent in one write; a larger one goes by sendfile.
-_SMALL_FILE = 256 * 1024
-#: Threads that look objects up; mean seconds up to which the loop does it, and for how many it leaves it to them then.
-_LOOKUPS, _QUICK, _REST = 8, 0.001, 1000
 #: Seconds that a request waits for room for a zip.
 _PATIENCE = 30
 _NO_SUCH_ROW = "java.lang.IndexOutOfBoundsException: Index: 0, Size: 0"
@@ -54,10 +44,7 @@ class Answers:
         settings = served.settings
         self._served = served
         self._bodies = Bodies(settings.progress_timeout, compress=settings.compress)
-        #: Of objects there are many: they are looked up in the loop, or many to a hop where the disk is slow.
-        self._lookups = Threads(_LOOKUPS, "lookup")
-        self._here = Inline(soon=_QUICK, rest=_REST)
-        self._here.begin(0.0)
+        self._objects = Objects(served)
         #: Threads that make parts of zips, so that the small calls keep theirs; and how many zips there may be.
         self._zips = anyio.CapacityLimiter(settings.zips)
         self._rooms = anyio.Semaphore(settings.zips)
@@ -112,31 +99,12 @@ class Answers:
         self, dialect: DialectName, request: web.Request, params: dict[str, str]
     ) -> web.StreamResponse:
         uid = params["SOPInstanceUID"]
-        async with self._served.catalogue(request) as catalogue:
-
-            def find() -> tuple[bytes | BinaryIO, int, str] | None:
-                row = catalogue.instance(uid, params["SeriesInstanceUID"])
-                if row is None:
-                    return None
-                return _read_or_open(self._served.root / row["path"], row["bytes"]), row["bytes"], row["sha256"]
-
-            found = await self._look_up(find)
+        found = await self._objects.find(request, uid, params["SeriesInstanceUID"])
         if found is None:
             raise fault(dialect, "null" if dialect == "nbia" else _NO_SUCH_ROW)
-        content, length, sha256 = found
         headers = {"Content-Type": "application/dicom", "Content-Disposition": f"attachment; filename={uid}.dcm"}
-        with nullcontext() if isinstance(content, bytes) else closing(content):
-            return await self._bodies.file(request, content, length, sha256, headers)
-
-    async def _look_up(self, find: Callable[[], T]) -> T:
-        """What `find` gives: a row and a small file, in the loop while that is quicker than a thread."""
-        if not self._here.suits(0):
-            return await self._lookups.run(find)
-        began = time.perf_counter()
-        try:
-            return find()
-        finally:
-            self._here.learn(time.perf_counter() - began)
+        with closing(found.file):
+            return await self._bodies.file(request, found, headers)
 
     async def _send_zip(
         self, dialect: DialectName, endpoint: Endpoint, request: web.Request, params: dict[str, str]
@@ -204,22 +172,3 @@ def _batch(pieces: Iterator[bytes]) -> tuple[bytes, bool]:
     """The next part of a body, and whether it is the last."""
     parts = list(islice(pieces, _BATCH))
     return b"".join(parts), len(parts) < _BATCH
-
-
-def _read_or_open(path: Path, length: int) -> bytes | BinaryIO:
-    """A small file's bytes, or a large one open. StoreError where it is not as long as the ledger says."""
-    try:
-        with ExitStack() as opened:
-            file = opened.enter_context(path.open("rb"))
-            actual = os.fstat(file.fileno()).st_size
-            if actual != length:
-                raise StoreError(f"{path.name}: {actual} bytes, but the ledger says {length}")
-            if length > _SMALL_FILE:
-                opened.pop_all()
-                return file
-            body = file.read()
-    except OSError as error:
-        raise StoreError(f"{path.name}: {error.strerror}") from error
-    if len(body) != length:
-        raise StoreError(f"{path.name}: {len(body)} bytes, but the ledger says {length}")
-    return body

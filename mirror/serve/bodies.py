@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
+from typing import TypeVar
 
 import anyio.to_thread
 from aiohttp import ETag, web
 
 from mirror.errors import MirrorError
+from mirror.serve.objects import Opened
 from mirror.serve.packing import packer_for
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,39 +106,37 @@ class Bodies:
                 await self._taken(response.write(part))
         return response
 
-    async def file(
-        self, request: web.Request, content: bytes | BinaryIO, length: int, etag: str, headers: Headers
-    ) -> web.StreamResponse:
-        """A file's bytes, or one range of them (RFC 9110, 14); `content` is its bytes or the file, which stays open.
+    async def file(self, request: web.Request, found: Opened, headers: Headers) -> web.StreamResponse:
+        """An object's bytes, or one range of them (RFC 9110, 14); the file stays open.
 
         An archive's object never changes under its ETag; who has it is told so (304).
         """
-        tag = ETag(etag)
+        tag = ETag(found.sha256)
         if _has(request, tag):
-            response: web.StreamResponse = web.Response(status=304)
-            response.etag = tag
-            return response
-        begin, end, status = _range(request, length, tag)
-        headers = headers | {"Accept-Ranges": "bytes"}
+            return web.Response(status=304, headers={"ETag": f'"{found.sha256}"'})
+        begin, end, status = _range(request, found.length, tag)
         if status == 416:
-            return web.Response(status=416, headers={"Content-Range": f"bytes */{length}"})
+            return web.Response(status=416, headers={"Content-Range": f"bytes */{found.length}"})
+        headers = headers | {
+            "Accept-Ranges": "bytes",
+            "Content-Length": str(end - begin),
+            "ETag": f'"{found.sha256}"',
+        }
         if status == 206:
-            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{length}"
-        if isinstance(content, bytes):
-            response = web.Response(status=status, body=content[begin:end], headers=headers)
-            response.etag = tag
-            return response
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{found.length}"
         response = web.StreamResponse(status=status, headers=headers)
-        response.content_length = end - begin
-        response.etag = tag
         async with self._cutting(request):
-            await response.prepare(request)
-            if request.method != "HEAD":
-                await self._send(request, content, begin, end)
-                await response.write_eof()
+            # The header and as much of the file as the connection takes go out together.
+            with _corked(request):
+                await response.prepare(request)
+                if request.method == "HEAD":
+                    return response
+                begin += _send_now(request, found.file, begin, end)
+            await self._send(request, found.file, begin, end)
+            await response.write_eof()
         return response
 
-    async def _send(self, request: web.Request, file: BinaryIO, begin: int, end: int) -> None:
+    async def _send(self, request: web.Request, file: FileIO, begin: int, end: int) -> None:
         loop = asyncio.get_running_loop()
         while begin < end:
             if request.transport is None:
@@ -155,22 +154,9 @@ class Bodies:
         async with asyncio.timeout(self._patience):
             return await sending
 
-    @asynccontextmanager
-    async def _cutting(self, request: web.Request) -> AsyncIterator[None]:
+    def _cutting(self, request: web.Request) -> _Cutting:
         """Whatever goes wrong inside, the client sees a cut connection, and never an end."""
-        try:
-            yield
-        except ConnectionError:
-            _LOG.debug("%s: the client has left", request.path)
-        except TimeoutError:
-            _LOG.warning("%s: cut off: the client took nothing for %.0f s", request.path, self._patience)
-            _cut(request)
-        except MirrorError as error:
-            _LOG.warning("%s: cut off: %s", request.path, error)
-            _cut(request)
-        except BaseException:
-            _cut(request)
-            raise
+        return _Cutting(request, self._patience)
 
     def _vary(self, packer: object | None) -> Headers:
         if packer is None:
@@ -178,8 +164,68 @@ class Bodies:
         return {"Vary": "Accept-Encoding", "Content-Encoding": str(packer)}
 
 
+class _Cutting:
+    """See Bodies._cutting."""
+
+    __slots__ = ("_patience", "_request")
+
+    def __init__(self, request: web.Request, patience: float) -> None:
+        self._request = request
+        self._patience = patience
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        match error:
+            case None:
+                return False
+            case ConnectionError():
+                _LOG.debug("%s: the client has left", self._request.path)
+                return True
+            case TimeoutError():
+                told = f"the client took nothing for {self._patience:.0f} s"
+            case MirrorError():
+                told = str(error)
+            case _:
+                _cut(self._request)
+                return False
+        _LOG.warning("%s: cut off: %s", self._request.path, told)
+        _cut(self._request)
+        return True
+
+
+@contextmanager
+def _corked(request: web.Request) -> Iterator[None]:
+    """What is sent inside the block leaves in full packets, and all of it at its end. Of no effect but on speed."""
+    connection = None if request.transport is None else request.transport.get_extra_info("socket")
+    if connection is None or not hasattr(socket, "TCP_CORK"):
+        yield
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    try:
+        yield
+    finally:
+        # A connection that was cut in the block is no socket any more.
+        with suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+
+def _send_now(request: web.Request, file: FileIO, begin: int, end: int) -> int:
+    """How many bytes of the file the connection takes at once: all of a small one, where its client keeps up."""
+    transport = request.transport
+    if transport is None or transport.get_write_buffer_size() or transport.get_extra_info("sslcontext") is not None:
+        return 0
+    try:
+        return os.sendfile(transport.get_extra_info("socket").fileno(), file.fileno(), begin, end - begin)
+    except BlockingIOError:
+        return 0
+
+
 def _has(request: web.Request, tag: ETag) -> bool:
     """Whether the client says that it has this body (RFC 9110, 13.1.2)."""
+    if "If-None-Match" not in request.headers:
+        return False
     return any(theirs.value in ("*", tag.value) for theirs in request.if_none_match or ())
 
 

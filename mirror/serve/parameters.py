@@ -6,10 +6,12 @@ missing one in plain text, tcia ignores the former and has a status of its own f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
+from functools import cache
 
 import msgspec
 from aiohttp import web
+from msgspec import Struct
 
 from mirror.archive.endpoints import Answer, DialectName, Endpoint, Format
 
@@ -70,30 +72,48 @@ def takes_format(dialect: DialectName, endpoint: Endpoint) -> bool:
     return endpoint.answer is Answer.ROWS and (dialect == "tcia" or endpoint.formats != (Format.JSON,))
 
 
+class _Known(Struct, frozen=True, gc=False):
+    """What a call takes, by the names that its dialect gives: found once, asked at every request."""
+
+    names: dict[str, str]
+    numbered: frozenset[str]
+    required: dict[str, str]
+
+
+@cache
+def _known(dialect: DialectName, endpoint: Endpoint) -> _Known:
+    params = {p.wire(dialect): p for p in endpoint.wire_params(dialect)}
+    names = {wire: p.name for wire, p in params.items()}
+    if takes_format(dialect, endpoint):
+        names["format"] = "format"
+    return _Known(
+        names=names,
+        numbered=frozenset(wire for wire, p in params.items() if p.numbered),
+        required={wire: p.name for wire, p in params.items() if p.required},
+    )
+
+
 async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Request) -> dict[str, str]:
     """The call's parameters by canonical name, `format` among them. Raises Refusal as the dialect's server would."""
     given: list[tuple[str, str]] = list(request.query.items())
     if request.method == "POST":
         given += await _read_form(dialect, request)
-    known = {p.wire(dialect): p.name for p in endpoint.wire_params(dialect)} | (
-        {"format": "format"} if takes_format(dialect, endpoint) else {}
-    )
+    known = _known(dialect, endpoint)
     if dialect == "nbia":
         _refuse_method(endpoint, request)
         if endpoint.method == "GET" and not endpoint.lax:
-            _refuse_unknown(list(known), request)
+            _refuse_unknown(known.names, request)
     params: dict[str, str] = {}
-    numbered = {p.wire(dialect) for p in endpoint.wire_params(dialect) if p.numbered}
     for name, value in given:
-        if name.rstrip("0123456789") in numbered:
+        canonical_name = known.names.get(name)
+        if known.numbered and name.rstrip("0123456789") in known.numbered:
             params.setdefault(name, value)
-        elif name in known:
-            canonical_name = known[name]
+        elif canonical_name is not None:
             if canonical_name not in params:
                 params[canonical_name] = value
             elif canonical_name in ("list", "seriesId"):
                 params[canonical_name] += "," + value
-    missing = [p.wire(dialect) for p in endpoint.wire_params(dialect) if p.required and p.name not in params]
+    missing = [wire for wire, canonical_name in known.required.items() if canonical_name not in params]
     if missing and dialect == "tcia":
         raise Refusal(
             471,
@@ -126,7 +146,7 @@ def _refuse_method(endpoint: Endpoint, request: web.Request) -> None:
         raise fault("nbia", "HTTP 405 Method Not Allowed")
 
 
-def _refuse_unknown(allowed: Sequence[str], request: web.Request) -> None:
+def _refuse_unknown(allowed: Collection[str], request: web.Request) -> None:
     for name in request.query:
         if name not in allowed:
             raise Refusal(400, f"Invalid query parameter: '{name}'. Allowed parameters are: [{', '.join(allowed)}]")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import anyio.to_thread
 from aiohttp import web
@@ -17,6 +18,7 @@ from mirror.ledger import Catalogue
 from mirror.serve.rights import Rights
 from mirror.settings import ServeSettings
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 #: For so long what a mirror says of its source is believed; it is in every answer, and hardly ever another.
 _SOURCE_SECONDS = 60.0
@@ -50,13 +52,34 @@ class Served:
             with catalogue.snapshot():
                 # What may not be seen is of the same moment: no collection comes up between the two.
                 if self.rights.are_needed:
-                    opens = self.rights.open_to(request.headers.get("Authorization")) or ()
-                    await anyio.to_thread.run_sync(catalogue.show_only, opens)
+                    await anyio.to_thread.run_sync(catalogue.show_only, self._opens(request))
                 yield catalogue
         except BaseException:
             catalogue.close()
             raise
         self._idle.append(catalogue)
+
+    def ask(self, request: web.Request, question: Callable[[Catalogue], T]) -> T:
+        """What the question gives, by a catalogue as in `catalogue`. Blocks; for any one thread.
+
+        It is a single question: what takes several to answer needs `catalogue`.
+        """
+        catalogue = self._idle.pop() if self._idle else self._open()
+        try:
+            if not self.rights.are_needed:
+                answer = question(catalogue)
+            else:
+                with catalogue.snapshot():
+                    catalogue.show_only(self._opens(request))
+                    answer = question(catalogue)
+        except BaseException:
+            catalogue.close()
+            raise
+        self._idle.append(catalogue)
+        return answer
+
+    def _opens(self, request: web.Request) -> tuple[str, ...]:
+        return self.rights.open_to(request.headers.get("Authorization")) or ()
 
     def _open(self) -> Catalogue:
         return Catalogue(self.root, incomplete=self.settings.incomplete, by_ingest=self.settings.by_ingest)
