@@ -32,6 +32,9 @@ _MUCH = 64 * 1024
 #: Bytes of a file between two looks at whether its client still reads.
 _STRETCH = 1024 * 1024
 
+#: Where a request has the bytes of its answer's body that were sent: aiohttp counts neither files nor without headers.
+_SENT = "mirror.serve.sent"
+
 Headers = dict[str, str]
 #: What makes the next part of a body: the part, and whether it is the last. Called in a thread.
 More = Callable[[], tuple[bytes, bool]]
@@ -96,6 +99,7 @@ class Bodies:
                 try:
                     if part:
                         await self._taken(response.write(part))
+                        _note(request, len(part))
                 finally:
                     # A thread that makes a part cannot be told to stop; what it reads from may be closed after this.
                     with anyio.CancelScope(shield=True):
@@ -104,6 +108,7 @@ class Bodies:
                 part, last = upcoming.result()
             if part:
                 await self._taken(response.write(part))
+                _note(request, len(part))
         return response
 
     async def file(self, request: web.Request, found: Opened, headers: Headers) -> web.StreamResponse:
@@ -131,7 +136,9 @@ class Bodies:
                 await response.prepare(request)
                 if request.method == "HEAD":
                     return response
-                begin += _send_now(request, found.file, begin, end)
+                sent = _send_now(request, found.file, begin, end)
+                _note(request, sent)
+                begin += sent
             await self._send(request, found.file, begin, end)
             await response.write_eof()
         return response
@@ -143,6 +150,7 @@ class Bodies:
                 raise ConnectionResetError
             stretch = min(_STRETCH, end - begin)
             sent = await self._taken(loop.sendfile(request.transport, file, begin, stretch))
+            _note(request, sent)
             if sent != stretch:
                 # The file is shorter than it was when it was opened.
                 _cut(request)
@@ -162,6 +170,15 @@ class Bodies:
         if packer is None:
             return {"Vary": "Accept-Encoding"} if self._compress else {}
         return {"Vary": "Accept-Encoding", "Content-Encoding": str(packer)}
+
+
+def sent_of(request: web.Request) -> int:
+    """Bytes of the body that were handed to the connection by now; 0 for an answer that is sent after its handler."""
+    return int(request.get(_SENT, 0))
+
+
+def _note(request: web.Request, sent: int) -> None:
+    request[_SENT] = request.get(_SENT, 0) + sent
 
 
 class _Cutting:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from mirror.archive.endpoints import ENDPOINTS, DialectName
+from mirror.serve.bodies import sent_of
 from mirror.serve.parameters import busy
 from mirror.serve.rights import ASK
 from mirror.serve.served import Served
@@ -67,7 +68,7 @@ class Gate:
                 response = web.Response(status=401, text="A token is needed\n", headers=ASK)
             else:
                 response = await handler(request)
-            status, size = response.status, response.body_length if response.prepared else _length(response)
+            status, size = response.status, sent_of(request) or _length(request, response)
             return response
         except web.HTTPException as error:
             status = error.status
@@ -108,6 +109,6 @@ def _dialect(request: web.Request) -> DialectName:
     return "nbia" if "/nbia-api/" in request.path else "tcia"
 
 
-def _length(response: web.StreamResponse) -> int:
+def _length(request: web.Request, response: web.StreamResponse) -> int:
     body = getattr(response, "body", None)
-    return len(body) if isinstance(body, bytes) else 0
+    return len(body) if isinstance(body, bytes) and request.method != "HEAD" else 0

@@ -22,9 +22,9 @@ SERIES = uid(9, 1, 1, 1)
 NOTHING = {"Accept-Encoding": "identity"}
 
 
-@pytest.fixture(params=[16, 512], ids=["small", "large"])
+@pytest.fixture(params=[16, 512, 2500], ids=["small", "large", "huge"])
 def file(request, archive: FakeArchive) -> bytes:
-    """The one file of a series that goes out in one write, or by sendfile."""
+    """The one file of a series that a connection takes at once, or in two, or in many stretches."""
     (body,) = make_series(series_uid=SERIES, instances=1, side=request.param)
     archive.stock("One", [body])
     return body
