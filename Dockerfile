@@ -13,7 +13,7 @@ COPY mirror mirror
 # pip works from an environment of its own and stays behind with it.
 RUN python3 -m venv /opt/pip \
     && python3 -m venv --without-pip /opt/tcia-mirror \
-    && /opt/pip/bin/pip --python /opt/tcia-mirror install --no-cache-dir ".[page,zstd]"
+    && /opt/pip/bin/pip --python /opt/tcia-mirror install --no-cache-dir ".[fast,page,zstd]"
 
 FROM base
 ARG VERSION=0.1.0

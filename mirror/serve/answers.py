@@ -19,14 +19,14 @@ from aiohttp import web
 
 from mirror.archive.endpoints import Answer, DialectName, Endpoint
 from mirror.errors import MirrorError
-from mirror.serve.bodies import Bodies
+from mirror.serve.bodies import Bodies, Part
 from mirror.serve.formats import Pieces, encode_rows, find_format
 from mirror.serve.objects import Objects
 from mirror.serve.parameters import SERVER_FAULT, Refusal, busy, denial, fault, read_params
 from mirror.serve.queries import hierarchy_digest, rows_of, wire_rows
 from mirror.serve.searching import send_search
 from mirror.serve.served import Served
-from mirror.serve.zipping import series_members, zip_pieces
+from mirror.serve.zipping import series_members, zip_batches
 
 _LOG = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Answers:
             if whole or pieces is None:
                 return await self._bodies.whole(request, body, headers if body else None)
             with closing(pieces):
-                return await self._bodies.stream(request, headers, body, partial(_batch, pieces), pack=True)
+                return await self._bodies.stream(request, headers, [body], partial(_part, pieces), pack=True)
 
     async def _send_file(
         self, dialect: DialectName, request: web.Request, params: dict[str, str]
@@ -131,16 +131,15 @@ class Answers:
                 },
             }[dialect]
             plain = request.headers.get("Accept-Encoding", "").strip().lower() == "identity"
-            pieces = zip_pieces(members, stored=plain or self._served.settings.zip_method == "stored")
+            batches = zip_batches(members, stored=plain or self._served.settings.zip_method == "stored")
 
-            def more() -> tuple[bytes, bool]:
-                piece = next(pieces, None)
-                return piece or b"", piece is None
+            def more() -> tuple[list[Part], bool]:
+                batch = next(batches, None)
+                return batch or [], batch is None
 
-            first, _ = await anyio.to_thread.run_sync(
-                more, limiter=self._zips
-            )  # may raise while the status is not sent
-            with closing(pieces):
+            with closing(members), closing(batches):
+                # May raise while the status is not sent.
+                first, _ = await anyio.to_thread.run_sync(more, limiter=self._zips)
                 return await self._bodies.stream(request, headers, first, more, limiter=self._zips)
 
     @asynccontextmanager
@@ -166,6 +165,11 @@ class Answers:
 
             digest = await anyio.to_thread.run_sync(find)
         return web.Response(body=(digest or "").encode(), headers={"Content-Type": "text/plain"})
+
+
+def _part(pieces: Iterator[bytes]) -> tuple[list[Part], bool]:
+    body, last = _batch(pieces)
+    return [body], last
 
 
 def _batch(pieces: Iterator[bytes]) -> tuple[bytes, bool]:

@@ -11,15 +11,17 @@ import hashlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
+from pathlib import Path
 from typing import TypeVar
 
 import anyio.to_thread
 from aiohttp import ETag, web
+from msgspec import Struct
 
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, StoreError
 from mirror.serve.objects import Opened
 from mirror.serve.packing import packer_for
 
@@ -29,16 +31,33 @@ _LOG = logging.getLogger(__name__)
 _WORTH_PACKING = 1024
 #: Bodies above this are packed and hashed in a thread.
 _MUCH = 64 * 1024
-#: Bytes of a file between two looks at whether its client still reads.
-_STRETCH = 1024 * 1024
+#: Bytes that a client that still reads takes within its time.
+_PIECE = 128 * 1024
 
 #: Where a request has the bytes of its answer's body that were sent: aiohttp counts neither files nor without headers.
-_SENT = "mirror.serve.sent"
+_SENT = web.RequestKey("sent", int)
 
 Headers = dict[str, str]
-#: What makes the next part of a body: the part, and whether it is the last. Called in a thread.
-More = Callable[[], tuple[bytes, bool]]
 T = TypeVar("T")
+
+
+class Span(Struct, frozen=True, gc=False):
+    """Bytes of an open file, from `begin` to before `end`, that are sent as they lie there."""
+
+    file: FileIO
+    begin: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """How many bytes."""
+        return self.end - self.begin
+
+
+#: A piece of a body.
+Part = bytes | Span
+#: What makes the next batch of a body: its parts, and whether they are the last. Called in a thread.
+More = Callable[[], tuple[list[Part], bool]]
 
 
 class Bodies:
@@ -70,46 +89,62 @@ class Bodies:
         self,
         request: web.Request,
         headers: Headers,
-        first: bytes,
+        first: list[Part],
         more: More,
         *,
         pack: bool = False,
         limiter: anyio.CapacityLimiter | None = None,
     ) -> web.StreamResponse:
-        """A body of unknown length. The next part is made while the client takes the last, and no further ahead.
+        """A body of unknown length. The next batch is made while the client takes the last, and no further ahead.
 
-        Where a part cannot be made, the connection is cut: the client must not take the rest for the whole.
+        `pack`: for bodies all of bytes. Where a batch cannot be made, the connection is cut: the client must not take
+        the rest for the whole.
         """
         packer = packer_for(request) if pack and self._compress else None
         response = web.StreamResponse(headers={**headers, **self._vary(packer)})
 
-        def following() -> tuple[bytes, bool]:
-            part, last = more()
-            if packer is not None:
-                part = packer.pack(part) + (packer.end() if last else b"")
-            return part, last
+        def packed(batch: list[Part], *, last: bool) -> list[Part]:
+            if packer is None:
+                return batch
+            body = b"".join(packer.pack(part) for part in batch if isinstance(part, bytes))
+            return [body + (packer.end() if last else b"")]
+
+        def following() -> tuple[list[Part], bool]:
+            batch, last = more()
+            return packed(batch, last=last), last
 
         async with self._cutting(request):
             await response.prepare(request)
             if request.method == "HEAD":
                 return response
-            part, last = first if packer is None else packer.pack(first), False
+            batch, last = packed(first, last=False), False
             while not last:
                 upcoming = asyncio.ensure_future(anyio.to_thread.run_sync(following, limiter=limiter))
                 try:
-                    if part:
-                        await self._taken(response.write(part))
-                        _note(request, len(part))
+                    await self._write(request, response, batch)
                 finally:
                     # A thread that makes a part cannot be told to stop; what it reads from may be closed after this.
                     with anyio.CancelScope(shield=True):
                         await asyncio.wait([upcoming])
                         upcoming.exception()  # it counts as seen where the client's own fault comes first
-                part, last = upcoming.result()
-            if part:
-                await self._taken(response.write(part))
-                _note(request, len(part))
+                batch, last = upcoming.result()
+            await self._write(request, response, batch)
         return response
+
+    async def _write(self, request: web.Request, response: web.StreamResponse, batch: Sequence[Part]) -> None:
+        # Chunks (RFC 9112, 7.1) are framed here where their bytes do not pass aiohttp.
+        chunked = response.headers.get("Transfer-Encoding") == "chunked"
+        with _corked(request):
+            for part in batch:
+                if isinstance(part, bytes):
+                    for begin in range(0, len(part), _PIECE):
+                        piece = memoryview(part)[begin : begin + _PIECE]
+                        await self._taken(response.write(piece))
+                        _note(request, len(piece))
+                    continue
+                _write_through(request, b"%x\r\n" % part.length if chunked else b"")
+                await self._send(request, part)
+                _write_through(request, b"\r\n" if chunked else b"")
 
     async def file(self, request: web.Request, found: Opened, headers: Headers) -> web.StreamResponse:
         """An object's bytes, or one range of them (RFC 9110, 14); the file stays open.
@@ -136,25 +171,27 @@ class Bodies:
                 await response.prepare(request)
                 if request.method == "HEAD":
                     return response
-                sent = _send_now(request, found.file, begin, end)
-                _note(request, sent)
-                begin += sent
-            await self._send(request, found.file, begin, end)
+                span = Span(found.file, begin + _send_now(request, Span(found.file, begin, end)), end)
+            await self._send(request, span)
             await response.write_eof()
         return response
 
-    async def _send(self, request: web.Request, file: FileIO, begin: int, end: int) -> None:
+    async def _send(self, request: web.Request, span: Span) -> None:
+        """Send these bytes of a file. Raises StoreError where it is shorter than it was when it was opened."""
         loop = asyncio.get_running_loop()
-        while begin < end:
+        begin = span.begin
+        while begin < span.end:
+            begin += _send_now(request, Span(span.file, begin, span.end))
+            wanted = min(_PIECE, span.end - begin)
+            if not wanted:
+                return
             if request.transport is None:
                 raise ConnectionResetError
-            stretch = min(_STRETCH, end - begin)
-            sent = await self._taken(loop.sendfile(request.transport, file, begin, stretch))
+            # The connection is full: this waits until it takes something again.
+            sent = await self._taken(loop.sendfile(request.transport, span.file, begin, wanted))
             _note(request, sent)
-            if sent != stretch:
-                # The file is shorter than it was when it was opened.
-                _cut(request)
-                return
+            if sent != wanted:
+                raise StoreError(f"{Path(str(span.file.name)).name}: became shorter while it was sent")
             begin += sent
 
     async def _taken(self, sending: Awaitable[T]) -> T:
@@ -174,7 +211,8 @@ class Bodies:
 
 def sent_of(request: web.Request) -> int:
     """Bytes of the body that were handed to the connection by now; 0 for an answer that is sent after its handler."""
-    return int(request.get(_SENT, 0))
+    sent: int = request.get(_SENT, 0)
+    return sent
 
 
 def _note(request: web.Request, sent: int) -> None:
@@ -228,15 +266,26 @@ def _corked(request: web.Request) -> Iterator[None]:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
 
-def _send_now(request: web.Request, file: FileIO, begin: int, end: int) -> int:
-    """How many bytes of the file the connection takes at once: all of a small one, where its client keeps up."""
+def _send_now(request: web.Request, span: Span) -> int:
+    """How many bytes of it the connection takes at once: all of a small one, where its client keeps up."""
     transport = request.transport
-    if transport is None or transport.get_write_buffer_size() or transport.get_extra_info("sslcontext") is not None:
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError
+    if transport.get_write_buffer_size() or transport.get_extra_info("sslcontext") is not None:
         return 0
     try:
-        return os.sendfile(transport.get_extra_info("socket").fileno(), file.fileno(), begin, end - begin)
+        sent = os.sendfile(transport.get_extra_info("socket").fileno(), span.file.fileno(), span.begin, span.length)
     except BlockingIOError:
         return 0
+    _note(request, sent)
+    return sent
+
+
+def _write_through(request: web.Request, data: bytes) -> None:
+    """Write beside aiohttp, which keeps nothing back once a header is sent."""
+    if request.transport is None:
+        raise ConnectionResetError
+    request.transport.write(data)
 
 
 def _has(request: web.Request, tag: ETag) -> bool:

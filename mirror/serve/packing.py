@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Protocol
 
 from aiohttp import web
@@ -12,8 +11,10 @@ try:
 except ImportError:  # without the extra, clients get gzip
     zstandard = None  # type: ignore[assignment]  # mypy has it as a module and nothing else
 
+from mirror.deflate import deflater
+
 #: The quickest that still takes nine tenths off a list.
-_GZIP_LEVEL, _ZSTD_LEVEL = 1, 1
+_ZSTD_LEVEL = 1
 
 
 class Packer(Protocol):
@@ -30,7 +31,7 @@ class Packer(Protocol):
 
 class _Gzip:
     def __init__(self) -> None:
-        self._packer = zlib.compressobj(_GZIP_LEVEL, wbits=31)
+        self._packer = deflater(gzip=True)
 
     def __str__(self) -> str:
         return "gzip"

@@ -22,7 +22,19 @@ PACKAGE = "mirror"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "model", "events"}),
     frozenset(
-        {"settings", "scope", "archive", "layout", "plan", "manifest", "threads", "processes", "memory", "timetable"}
+        {
+            "settings",
+            "scope",
+            "archive",
+            "layout",
+            "plan",
+            "manifest",
+            "threads",
+            "processes",
+            "memory",
+            "timetable",
+            "deflate",
+        }
     ),
     frozenset({"check", "identity", "unusual", "headers", "tree", "ledger", "limits"}),
     frozenset(
@@ -51,6 +63,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "settings/",
         "transports/",
     ),
+    "isal": ("deflate",),
     "prometheus_client": ("metrics", "serve/gate"),
     "pyarrow": ("export",),
     "pydicom": ("demo", "headers", "identity/walk", "serve/page/pixels", "unusual"),
@@ -64,7 +77,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 EVERYWHERE = frozenset({"anyio"})
 GROUND = FLOORS[0]
 #: The extras that bring what the package itself imports where it is there.
-EXTRAS = ("parquet", "zstd")
+EXTRAS = ("fast", "parquet", "zstd")
 
 #: Rooms that talk to people: they may print, exit and read the environment.
 FRONT = frozenset({"cli", "demo"})

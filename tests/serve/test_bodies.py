@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
+import zipfile
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -217,3 +219,66 @@ async def test_an_object_that_gets_shorter_while_it_is_sent_does_not_look_whole(
         with path.open("r+b") as file:
             file.truncate(len(body) // 4)
         assert len(await until_cut(reader)) < len(body)
+
+
+# Zips of files that are sent as they lie
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.asyncio
+async def test_a_stored_zip_of_large_files(archive: FakeArchive, version):
+    """In chunks, and to a client that knows none, such as nginx as it comes."""
+    files = make_series(series_uid=SERIES, instances=5, side=1200)
+    archive.stock("One", files)
+    host, port = archive.origin.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    path = f"/nbia-api/services/v4/getImage?SeriesInstanceUID={SERIES}"
+    asked = f"GET {path} HTTP/{version}\r\nHost: x\r\nConnection: close\r\nAccept-Encoding: identity\r\n\r\n"
+    writer.write(asked.encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    body = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert (b"Transfer-Encoding: chunked" in head) == (version == "1.1")
+    if version == "1.1":
+        body = dechunked(body)
+    with zipfile.ZipFile(io.BytesIO(body)) as zipped:
+        assert zipped.testzip() is None
+        assert [zipped.read(f"0000000{n}.dcm") for n in range(1, 6)] == files
+
+
+def dechunked(body: bytes) -> bytes:
+    """The body that was sent in chunks, which must end."""
+    whole = b""
+    while True:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size, 16)
+        if not length:
+            assert body == b"\r\n"
+            return whole
+        whole += body[:length]
+        assert body[length : length + 2] == b"\r\n"
+        body = body[length + 2 :]
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_becomes_shorter_while_it_is_sent_never_looks_whole(archive: FakeArchive, caplog):
+    """By whatever else writes there; a sync never does."""
+    (body,) = make_series(series_uid=SERIES, instances=1, side=4000)
+    archive.stock("One", [body])
+    with Catalogue(archive.root) as catalogue:
+        path = archive.root / next(catalogue.instances(SERIES))["path"]
+    host, port = archive.origin.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    of = f"SeriesInstanceUID={SERIES}&SOPInstanceUID={instance_uid(SERIES, 1)}"
+    writer.write(f"GET /nbia-api/services/v4/getSingleImage?{of} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    with path.open("r+b") as file:
+        file.truncate(1000)
+    read = 0
+    with suppress(ConnectionResetError):
+        while part := await reader.read(65536):
+            read += len(part)
+    writer.close()
+    assert read < len(body)
+    assert "became shorter" in caplog.text
