@@ -16,6 +16,7 @@ from mirror.archive.endpoints import ENDPOINTS, DialectName, Endpoint
 from mirror.archive.older import OLDER
 from mirror.ledger import Catalogue
 from mirror.serve.answers import Answers
+from mirror.serve.counting import Desk
 from mirror.serve.formats import describe
 from mirror.serve.gate import Gate, name_no_software
 from mirror.serve.guests import add_guest_routes, guest_paths
@@ -30,16 +31,20 @@ _LARGEST_FORM = 16 * 1024 * 1024
 
 
 def make_app(
-    root: Path, settings: ServeSettings | None = None, middlewares: Sequence[Middleware] = ()
+    root: Path,
+    settings: ServeSettings | None = None,
+    middlewares: Sequence[Middleware] = (),
+    desk: Desk | None = None,
 ) -> web.Application:
     """The application that serves the mirror at `root`. Raises SettingsError where there is no mirror.
 
-    A running sync may write the same mirror: what is complete shows as soon as the ledger says so.
+    A running sync may write the same mirror: what is complete shows as soon as the ledger says so. `desk`: this is one
+    of several workers.
     """
     settings = settings or ServeSettings()
     Catalogue(root).close()
     served = Served(root, settings)
-    gate = Gate(served)
+    gate = Gate(served, desk)
     app = web.Application(middlewares=[gate.middleware, *middlewares], client_max_size=_LARGEST_FORM)
     answers = Answers(served)
     # Behind a proxy that passes the path on as it came, and behind one that takes its own part off.
@@ -50,11 +55,13 @@ def make_app(
         published.add_routes(app.router, below)
         app.router.add_get(below + "/healthz", served.health)
         app.router.add_get(below + "/readyz", served.readiness)
-        app.router.add_get(below + "/metrics", gate.metrics)
+        app.router.add_get(below + "/metrics", gate.counting.metrics)
         add_page(app, served, below)
     app.on_response_prepare.append(name_no_software)
     app.on_response_prepare.append(served.tell_source)
     app.on_shutdown.append(served.begin_stop)
+    app.on_startup.append(gate.counting.open)
+    app.on_cleanup.append(gate.counting.close)
     app.on_cleanup.append(served.close)
     return app
 

@@ -13,8 +13,9 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
@@ -25,6 +26,7 @@ from mirror.ledger import Catalogue
 from mirror.processes import Processes, WorkerLost
 from mirror.processes import serve as be_worker
 from mirror.serve.app import make_app
+from mirror.serve.counting import Desk
 from mirror.serve.rights import Rights
 from mirror.settings import ServeSettings
 
@@ -39,6 +41,8 @@ _SOON, _OFTEN = 5.0, 5
 _FORMAT = "tcia-mirror: %(name)s: %(message)s"
 
 Ready = Callable[[str], None]
+#: What a worker is told when it begins.
+_Greeting = tuple[Path, ServeSettings, int, Desk]
 
 
 async def serve(
@@ -74,14 +78,14 @@ def _tell(ready: Ready | None, settings: ServeSettings, port: int) -> None:
 
 
 @asynccontextmanager
-async def _listening(root: Path, settings: ServeSettings, port: int, *, shared: bool = False) -> AsyncIterator[int]:
-    """Answer requests inside the block, at the port that it gives. `shared`: others listen there too."""
+async def _listening(root: Path, settings: ServeSettings, port: int, *, desk: Desk | None = None) -> AsyncIterator[int]:
+    """Answer requests inside the block, at the port that it gives. `desk`: other workers listen there too."""
     runner = web.AppRunner(
-        make_app(root, settings), access_log=None, shutdown_timeout=_GRACE, max_line_size=_LONGEST_LINE
+        make_app(root, settings, desk=desk), access_log=None, shutdown_timeout=_GRACE, max_line_size=_LONGEST_LINE
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, port, backlog=1024, reuse_port=shared or None).start()
+        await web.TCPSite(runner, settings.host, port, backlog=1024, reuse_port=True if desk else None).start()
         yield int(runner.addresses[0][1])
     finally:
         with anyio.CancelScope(shield=True):
@@ -118,6 +122,19 @@ def _port_held(settings: ServeSettings) -> Iterator[int]:
         yield int(held.getsockname()[1])
 
 
+@contextmanager
+def _common_folder() -> Iterator[Path | None]:
+    """A folder for what the workers tell each other, gone with the block; none where there is nowhere to write."""
+    with ExitStack() as left:
+        try:
+            folder = left.enter_context(TemporaryDirectory(prefix="tcia-mirror-"))
+        except OSError as error:
+            _LOG.warning("/metrics will tell of the worker that is asked alone: no temporary folder: %s", error)
+            yield None
+            return
+        yield Path(folder)
+
+
 async def _lead(root: Path, settings: ServeSettings, port: int, stop: anyio.Event, ready: Callable[[], None]) -> None:
     listening = 0
     failure: BaseException | None = None
@@ -129,9 +146,11 @@ async def _lead(root: Path, settings: ServeSettings, port: int, stop: anyio.Even
             ready()
 
     try:
-        async with anyio.create_task_group() as keepers:
-            for _ in range(settings.workers):
-                keepers.start_soon(_keep, (root, settings, port), stop, one_more)
+        with _common_folder() as folder:
+            async with anyio.create_task_group() as keepers:
+                for number in range(settings.workers):
+                    greeting = (root, settings, port, Desk(folder, number))
+                    keepers.start_soon(_keep, greeting, stop, one_more)
     except* (OSError, MirrorError) as group:
         # One says what all of them would.
         failure = group.exceptions[0]
@@ -139,7 +158,7 @@ async def _lead(root: Path, settings: ServeSettings, port: int, stop: anyio.Even
         raise failure
 
 
-async def _keep(greeting: tuple[Path, ServeSettings, int], stop: anyio.Event, listens: Callable[[], None]) -> None:
+async def _keep(greeting: _Greeting, stop: anyio.Event, listens: Callable[[], None]) -> None:
     """Have one worker at any time. Raises MirrorError where none lives for long, OSError where none can listen."""
     lost = 0
     while not stop.is_set():
@@ -178,10 +197,10 @@ def _work(number: int) -> None:
 
 
 @asynccontextmanager
-async def _begin(greeting: tuple[Path, ServeSettings, int]) -> AsyncIterator[Any]:
-    root, settings, port = greeting
+async def _begin(greeting: _Greeting) -> AsyncIterator[Any]:
+    root, settings, port, desk = greeting
     _be_heard(settings)
-    listening = _listening(root, settings, port, shared=True)
+    listening = _listening(root, settings, port, desk=desk)
     begun = False
 
     async def handle(message: str) -> int | None:

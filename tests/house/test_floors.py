@@ -64,7 +64,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "transports/",
     ),
     "isal": ("deflate",),
-    "prometheus_client": ("metrics", "serve/gate"),
+    "prometheus_client": ("metrics", "serve/counting"),
     "pyarrow": ("export",),
     "pydicom": ("demo", "headers", "identity/walk", "serve/page/pixels", "unusual"),
     "rich": ("cli/", "demo"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fakes.asking import ask
 from fakes.dicom import instance_uid, make_series, uid
+from prometheus_client.parser import text_string_to_metric_families
 
 from mirror.serve.stock import stock
 
@@ -95,6 +96,51 @@ async def test_a_worker_that_is_lost_is_replaced(root):
         code, said = await served.end()
     assert code == 0
     assert "a worker was lost; another takes its place" in said
+
+
+async def counted(origin: str) -> dict[str, float]:
+    """Calls answered with 200, by worker, as any one of them tells it."""
+    text = (await ask(origin + "/metrics")).text
+    return {
+        sample.labels["worker"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "tcia_mirror_serve_requests_total" and sample.labels["call"] == "getCollectionValues"
+    }
+
+
+@pytest.mark.asyncio
+async def test_whichever_worker_is_asked_tells_what_all_have_counted(root):
+    with Served(root, "--port", "0", "--workers", "2") as served:
+        origin = await served.origin()
+        for _ in range(40):
+            await ask(origin + V4 + "getCollectionValues")
+        told = [await counted(origin) for _ in range(10)]
+        assert all(figures == told[0] for figures in told)
+        assert sum(told[0].values()) == 40
+        assert set(told[0]) == {"0", "1"}
+        # One that is gone is missing for a while, and nothing else.
+        os.kill(max(children(served.process.pid)), signal.SIGKILL)
+        for _ in range(200):
+            if len(left := await counted(origin)) == 1:
+                break
+            await asyncio.sleep(0.05)
+        assert left.items() <= told[0].items()
+        assert (await served.end())[0] == 0
+
+
+@pytest.mark.asyncio
+async def test_workers_that_cannot_tell_each_other_serve_all_the_same(root, tmp_path):
+    """A socket's name has about a hundred characters."""
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    with Served(root, "--port", "0", "--workers", "2", TMPDIR=str(folder)) as served:
+        origin = await served.origin()
+        assert (await ask(origin + V4 + "getCollectionValues")).status == 200
+        assert (await ask(origin + "/metrics")).status == 200
+        code, said = await served.end()
+    assert code == 0
+    assert "/metrics will lack this worker" in said
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
