@@ -19,17 +19,30 @@ PATIENCE = 8.0
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - asked, not listened on
 
 
-def served_at(words: list[str], environ: Mapping[str, str]) -> tuple[str, int] | None:
-    """Host and port to ask, from a process's command line and its environment; None where it serves nothing, or at a
-    port of its choice. An address in a file of settings is not seen.
+def served_at(words: list[str], environ: Mapping[str, str], folder: Path = Path()) -> tuple[str, int] | None:
+    """Host and port to ask, from a process's command line, its environment, and its file of settings; None where it
+    serves nothing, or at a port of its choice. `folder`: where the process was started.
     """
     ours = next((n for n, word in enumerate(words) if Path(word).name in _NAMES), len(words))
     command, options = words[ours + 1 : ours + 2], words[ours + 2 :]
     if command != ["serve"]:
         return None
-    host = _value(options, "--host", environ.get("TCIA_MIRROR_SERVE_HOST") or "127.0.0.1")
-    port = int(_value(options, "--port", environ.get("TCIA_MIRROR_SERVE_PORT") or str(PORT)))
-    return (_ANY.get(host, host), port) if port else None
+    config = _value(options, "--config", environ.get("TCIA_MIRROR_CONFIG", ""))
+    host, port = _settings(folder / config) if config else ("", "")
+    host = environ.get("TCIA_MIRROR_SERVE_HOST") or host or "127.0.0.1"
+    # Beside a Service called tcia-mirror-serve Kubernetes says "tcp://..." there, which is not meant for us.
+    said = environ.get("TCIA_MIRROR_SERVE_PORT", "")
+    port = (said if said.strip().isdecimal() else "") or port or str(PORT)
+    host, number = _value(options, "--host", host), int(_value(options, "--port", port))
+    return (_ANY.get(host, host), number) if number else None
+
+
+def _settings(file: Path) -> tuple[str, str]:
+    """Host and port of a file of settings, as far as it has them."""
+    import tomllib
+
+    table = tomllib.loads(file.read_text("utf-8")).get("serve", {})
+    return str(table.get("host", "")), str(table.get("port", ""))
 
 
 def _value(options: list[str], name: str, default: str) -> str:
@@ -64,7 +77,7 @@ def main(process: Path = Path("/proc/1")) -> int:
         return (process / name).read_text("utf-8", "surrogateescape").split("\0")
 
     variables = dict(text.partition("=")[::2] for text in strings("environ"))
-    address = served_at(strings("cmdline"), variables)
+    address = served_at(strings("cmdline"), variables, process / "cwd")
     return 0 if address is None or healthy(*address) else 1
 
 

@@ -12,7 +12,7 @@ from mirror.errors import store_errors
 #: The number of the form that a mirror has on disk.
 FORMAT = 1
 #: The facts about a mirror that are kept there.
-KEPT = frozenset({"layout", "server", "dialect", "scope"})
+KEPT = frozenset({"layout", "server", "dialect", "scope", "source_chain"})
 
 
 def write_facts(root: Path, facts: Mapping[str, str]) -> None:

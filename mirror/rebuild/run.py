@@ -112,6 +112,8 @@ class _Run:
                 layout = Layout.parse(ledger.meta("layout") or layout.name)
                 facts |= {"layout": layout.name}
                 if self._server is not None:
+                    if self._server.base != facts.get("server"):
+                        facts.pop("source_chain", None)  # is another's
                     facts |= {"server": self._server.base, "dialect": self._server.dialect}
                 ledger.set_meta(**facts)
                 self._begin(facts)

@@ -86,6 +86,8 @@ class Served:
 
     async def tell_source(self, request: web.Request, response: web.StreamResponse) -> None:
         """Name in a header where the mirror has its content from: its server, that one's server, and so on."""
+        if not self.settings.name_source:
+            return
         if time.monotonic() >= self._source_until:
             self._source_until = time.monotonic() + _SOURCE_SECONDS
             # A mirror that cannot be read says so where it is asked for something.

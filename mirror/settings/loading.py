@@ -26,8 +26,13 @@ CONFIG_VARIABLE = "TCIA_MIRROR_CONFIG"
 _OTHERS = (TOKEN_VARIABLE, CONFIG_VARIABLE)
 #: What is typed on a command line and stands in a crontab without quotes.
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-#: Kubernetes sets these in every pod beside a Service that is called tcia-mirror. They are not meant for us.
-_SERVICE_LINKS = re.compile(r"TCIA_MIRROR_(SERVICE_(HOST|PORT)|PORT)(_.+)?")
+#: Kubernetes sets these in every pod beside a Service that is called tcia-mirror, or tcia-mirror-serve: its host, its
+#: ports by name, and what Docker's links had. They are not meant for us; the last of them has the name of a setting of
+#: ours where the Service is called tcia-mirror-serve, and is told apart by what it says.
+_SERVICE_LINKS = re.compile(
+    r"TCIA_MIRROR(_\w+)?_(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*"
+    r"|TCIA_MIRROR(_\w+)?_PORT=(tcp|udp|sctp)://.*"
+)
 
 
 def read_duration(where: str, text: str) -> float:
@@ -75,7 +80,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], overrides: Mapp
     keys = {variable_of(key): key for key in kinds}
     for variable in sorted(environ):
         text = environ[variable]
-        if not variable.startswith(PREFIX) or variable in _OTHERS or _SERVICE_LINKS.fullmatch(variable):
+        if not variable.startswith(PREFIX) or variable in _OTHERS or _SERVICE_LINKS.fullmatch(f"{variable}={text}"):
             continue
         if variable not in keys:
             raise SettingsError(f"unknown environment variable {variable}{_nearest(variable, [*keys, *_OTHERS])}")

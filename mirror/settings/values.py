@@ -176,6 +176,9 @@ class ServeSettings:
     incomplete: bool = False
     #: The since-calls go by the day on which a series came into this mirror, and not by the archive's day of release.
     by_ingest: bool = False
+    #: Answers name the servers that the content came from (X-TCIA-Mirror-Source): a mirror of this one then knows its
+    #: chain, and finds out where it would be a mirror of itself.
+    name_source: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

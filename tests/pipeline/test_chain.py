@@ -17,6 +17,7 @@ from fakes.mirroring import Mirror, assert_nothing_wrong
 from mirror.errors import SettingsError
 from mirror.ledger import Catalogue, Ledger
 from mirror.model import Presence, Walk
+from mirror.rebuild import rebuild
 from mirror.settings import ServeSettings
 
 pytestmark = pytest.mark.asyncio
@@ -170,6 +171,28 @@ async def test_each_mirror_tells_where_its_content_is_from(archive, tmp_path):
                 assert catalogue.meta("source_chain") == ", ".join(reversed(urls[:position]))
         answer = await ask(chain.servers[3].url() + "getCollectionValues")
         assert answer.headers["X-TCIA-Mirror-Source"] == ", ".join(reversed(urls[:3]))
+
+
+async def test_where_its_content_is_from_is_known_after_a_rebuild(archive, tmp_path):
+    async with chained(archive, tmp_path) as chain:
+        await chain.night()
+        root, urls = chain.mirrors[2].root, [server.url() for server in chain.servers]
+        for file in (root / ".mirror").glob("ledger.sqlite*"):
+            file.unlink()
+        await rebuild(root)
+        with Catalogue(root) as catalogue:
+            assert catalogue.meta("source_chain") == ", ".join(reversed(urls[:2]))
+
+
+async def test_who_does_not_name_its_sources_is_the_source(archive, tmp_path):
+    first, second = Mirror(tmp_path / "a"), Mirror(tmp_path / "b")
+    await first.sync(archive)
+    async with FakeArchive(first.root, ServeSettings(name_source=False)) as server:
+        answer = await ask(server.url() + "getCollectionValues")
+        assert "X-TCIA-Mirror-Source" not in answer.headers
+        assert (await second.sync(server)).exit_code == 0
+        with Catalogue(second.root) as catalogue:
+            assert (catalogue.meta("server"), catalogue.meta("source_chain")) == (server.url(), "")
 
 
 async def test_two_mirrors_of_each_other_are_found_out(archive, tmp_path):

@@ -45,6 +45,21 @@ def test_an_address_from_the_environment():
     assert served_at(["tcia-mirror", "serve", ""], {"TCIA_MIRROR_SERVE_PORT": ""}) == HERE
 
 
+def test_an_address_from_a_file_of_settings(tmp_path):
+    (tmp_path / "serve.toml").write_text('[serve]\nhost = "0.0.0.0"\nport = 9001\n')
+    words = ["tcia-mirror", "serve", "--config", "serve.toml", ""]
+    assert served_at(words, {}, tmp_path) == ("127.0.0.1", 9001)
+    assert served_at([*words[:2], ""], {"TCIA_MIRROR_CONFIG": str(tmp_path / "serve.toml")}) == ("127.0.0.1", 9001)
+    assert served_at(words, {"TCIA_MIRROR_SERVE_PORT": "7"}, tmp_path) == ("127.0.0.1", 7)
+    assert served_at([*words[:4], "--host=10.1.2.3", ""], {}, tmp_path) == ("10.1.2.3", 9001)
+    (tmp_path / "empty.toml").write_text("")
+    assert served_at(["tcia-mirror", "serve", "--config=empty.toml", ""], {}, tmp_path) == HERE
+
+
+def test_beside_a_service_of_kubernetes():
+    assert served_at(["tcia-mirror", "serve", ""], {"TCIA_MIRROR_SERVE_PORT": "tcp://10.0.0.7:8042"}) == HERE
+
+
 def process(folder: Path, *words: str) -> Path:
     """A folder like that of a process in /proc."""
     (folder / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in words))

@@ -85,8 +85,6 @@ def test_variables_are_read_by_the_type_of_their_key():
         "TCIA_MIRROR_SCOPE_MODALITIES": "CT, MR,",
         "TCIA_MIRROR_SCOPE_ALL": "true",
         "TCIA_MIRROR_TOKEN": "secret",
-        "TCIA_MIRROR_SERVICE_PORT_HTTP": "8042",
-        "TCIA_MIRROR_PORT_8042_TCP_ADDR": "10.0.0.7",
         "PATH": "/bin",
     }
     settings = load_settings(None, environ, {})
@@ -95,6 +93,24 @@ def test_variables_are_read_by_the_type_of_their_key():
     assert (settings.sync.fsync, settings.sync.open_series, settings.sync.transport) == (False, 0, "zip")
     assert (settings.scope.modalities, settings.scope.all) == (("CT", "MR"), True)
     assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize("service", ["TCIA_MIRROR", "TCIA_MIRROR_SERVE", "TCIA_MIRROR_SYNC", "TCIA_MIRROR_SERVE_2"])
+def test_what_kubernetes_sets_beside_a_service_is_not_meant_for_us(service):
+    """As its documentation of a Service's environment variables has them, for one with a named port."""
+    beside = {
+        f"{service}_SERVICE_HOST": "10.0.0.7",
+        f"{service}_SERVICE_PORT": "8042",
+        f"{service}_SERVICE_PORT_HTTP": "8042",
+        f"{service}_PORT": "tcp://10.0.0.7:8042",
+        f"{service}_PORT_8042_TCP": "tcp://10.0.0.7:8042",
+        f"{service}_PORT_8042_TCP_PROTO": "tcp",
+        f"{service}_PORT_8042_TCP_PORT": "8042",
+        f"{service}_PORT_8042_TCP_ADDR": "10.0.0.7",
+    }
+    assert load_settings(None, beside, {}) == Settings()
+    # What a pod itself says wins over the link of the same name.
+    assert load_settings(None, beside | {"TCIA_MIRROR_SERVE_PORT": "9000"}, {}).serve.port == 9000
 
 
 def test_every_key_has_a_variable_of_its_own():
