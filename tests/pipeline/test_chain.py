@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes.archive import FakeArchive, stock_another
 from fakes.asking import ask
-from fakes.clock import Nights
 from fakes.dicom import uid
 from fakes.mirroring import Mirror, assert_nothing_wrong
 
+import mirror.ledger.history
+import mirror.ledger.ledger
+from mirror.archive.endpoints import DialectName
 from mirror.errors import SettingsError
 from mirror.ledger import Catalogue, Ledger
 from mirror.model import Presence, Walk
@@ -29,6 +33,12 @@ SERIES = uid(2, 1, 2, 1)
 OWN = {"source": "", "fetched_at": "", "verified": ""}
 
 
+#: Columns of a series that the tcia dialect does not tell.
+NOT_BY_TCIA = frozenset(
+    "study_date study_description file_size date_released license_name license_uri data_description_uri".split()
+)
+
+
 @dataclass
 class Chain:
     """Mirrors, each of the one before, and the servers they ask: the archive first."""
@@ -36,11 +46,11 @@ class Chain:
     mirrors: list[Mirror]
     servers: list[FakeArchive]
 
-    async def night(self, dialect="nbia", walk: Walk = NIGHT, **options) -> list[int]:
-        """A run of each, from the archive on; their exit codes."""
+    async def night(self, *dialects: DialectName, walk: Walk = NIGHT, **options) -> list[int]:
+        """A run of each, from the archive on, by its own dialect or all by one; their exit codes."""
         return [
             (await mirror.sync(server, dialect, walk=walk, **options)).exit_code
-            for mirror, server in zip(self.mirrors, self.servers, strict=False)
+            for mirror, server, dialect in zip(self.mirrors, self.servers, cycle(dialects or ("nbia",)), strict=False)
         ]
 
 
@@ -72,11 +82,29 @@ def _content(row):
     return {name: getattr(row, name) for name in row.__struct_fields__ if name not in OWN}
 
 
+def _of_both(row):
+    return {name: getattr(row, name) for name in row.__struct_fields__ if name not in NOT_BY_TCIA}
+
+
 @pytest.mark.parametrize("dialect", ["nbia", "tcia"])
 async def test_three_mirrors_are_one(archive, tmp_path, dialect):
     async with chained(archive, tmp_path) as chain:
         assert await chain.night(dialect) == [0, 0, 0]
         assert_same(chain, archive)
+
+
+@pytest.mark.parametrize("dialects", ["nbia tcia nbia", "tcia nbia tcia"])
+async def test_of_three_mirrors_by_both_dialects_all_but_what_one_cannot_tell_is_one(archive, tmp_path, dialects):
+    async with chained(archive, tmp_path) as chain:
+        assert await chain.night(*dialects.split()) == [0, 0, 0]
+        first, *others = chain.mirrors
+        for other in others:
+            assert other.tree() == first.tree()
+            assert (other.root / "SHA256SUMS").read_bytes() == (first.root / "SHA256SUMS").read_bytes()
+            assert [_content(row) for row in other.rows()] == [_content(row) for row in first.rows()]
+            assert [_of_both(row) for row in other.series().values()] == [
+                _of_both(row) for row in first.series().values()
+            ]
 
 
 async def test_news_and_changes_go_down_the_chain_night_by_night(archive, tmp_path, nights):
@@ -104,15 +132,48 @@ async def test_a_withdrawal_goes_down_the_chain(archive, tmp_path, nights, how):
         assert_same(chain, archive)
 
 
+@pytest.fixture
+def ledgers_clock(nights, monkeypatch):
+    """Ledgers write down when something happened by the tests' clock."""
+    clock = SimpleNamespace(time=lambda: nights.now.timestamp())
+    for module in (mirror.ledger.ledger, mirror.ledger.history):
+        monkeypatch.setattr(module, "time", clock)
+
+
+@pytest.mark.parametrize("by_ingest", [False, True])
+async def test_what_a_mirror_got_back_is_news_for_who_follows_it_by_the_day_of_ingest(
+    archive, tmp_path, nights, ledgers_clock, by_ingest
+):
+    """Its day of release is long ago, and it is judged as before: that it came back is what is new."""
+    async with chained(archive, tmp_path, by_ingest=by_ingest) as chain:
+        first, second = chain.mirrors[:2]
+        await chain.night()
+        archive.withdraw(SERIES)
+        for _ in range(4):
+            nights.pass_by(days=8)
+            await chain.night(walk=WHOLE)
+        assert [mirror.presence(SERIES) for mirror in (first, second)] == [Presence.WITHDRAWN] * 2
+        archive.give_back(SERIES)
+        nights.pass_by(days=1)
+        await first.sync(archive, walk=WHOLE)
+        assert first.presence(SERIES) == Presence.PRESENT
+        nights.pass_by(hours=1)
+        await second.sync(chain.servers[1], walk=NIGHT)
+        assert (second.presence(SERIES) == Presence.PRESENT) == by_ingest
+        await second.sync(chain.servers[1], walk=WHOLE)
+        assert second.presence(SERIES) == Presence.PRESENT
+        assert second.instances() == first.instances()
+
+
 @pytest.mark.parametrize("by_ingest", [False, True])
 @pytest.mark.parametrize("what", ["a new series", "a changed series"])
-async def test_a_mirror_that_lags_behind_is_followed_by_the_day_of_ingest(archive, tmp_path, nights, by_ingest, what):
+async def test_a_mirror_that_lags_behind_is_followed_by_the_day_of_ingest(
+    archive, tmp_path, nights, ledgers_clock, by_ingest, what
+):
     """The first mirror sleeps for longer than the second's overlap: by days of release the second misses the news."""
     async with chained(archive, tmp_path, by_ingest=by_ingest) as chain:
         first, second = chain.mirrors[:2]
         await chain.night()
-        for server in chain.servers:
-            judge_on(server.root, nights)
         nights.pass_by(days=1)
         series = SERIES
         if what == "a new series":
@@ -124,7 +185,6 @@ async def test_a_mirror_that_lags_behind_is_followed_by_the_day_of_ingest(archiv
             await second.sync(chain.servers[1], walk=NIGHT)
         nights.pass_by(days=1)
         await first.sync(archive, walk=NIGHT)
-        judge_on(first.root, nights, series)
         nights.pass_by(hours=1)
         await second.sync(chain.servers[1], walk=NIGHT)
         has_it = series in second.series() and second.instances() == first.instances()
@@ -134,28 +194,15 @@ async def test_a_mirror_that_lags_behind_is_followed_by_the_day_of_ingest(archiv
         assert_nothing_wrong(second, archive, whole=True)
 
 
-def judge_on(root: Path, nights: Nights, series: str = "") -> None:
-    """Have what was judged (of this series) be judged by the tests' clock: a ledger has the machine's."""
-    at = int(nights.now.timestamp())
-    with Ledger(root) as ledger, ledger.transaction() as db:
-        db.execute(
-            "UPDATE series SET judged_at = ? WHERE ? IN ('', series_instance_uid)",
-            (at, series),
-        )
-
-
-async def test_what_comes_late_on_the_day_of_the_last_sync_is_asked_for(archive, tmp_path, nights):
+async def test_what_comes_late_on_the_day_of_the_last_sync_is_asked_for(archive, tmp_path, nights, ledgers_clock):
     """Even without an overlap: a whole day is asked for again, and getUpdatedSeries' bound is the day before."""
     async with chained(archive, tmp_path, by_ingest=True) as chain:
         first, second = chain.mirrors[:2]
         await first.sync(archive, walk=NIGHT)
         await second.sync(chain.servers[1], walk=NIGHT, overlap="0s")
-        for root in (archive.root, first.root):
-            judge_on(root, nights)
         nights.pass_by(hours=21)  # 23:00 on the same day
         series = stock_another(archive, 50, nights.today)
         await first.sync(archive, walk=NIGHT)
-        judge_on(first.root, nights, series)
         nights.pass_by(hours=3)
         await second.sync(chain.servers[1], walk=NIGHT, overlap="0s")
         assert series in second.series()
