@@ -35,7 +35,15 @@ OWN = {"source": "", "fetched_at": "", "verified": ""}
 
 #: Columns of a series that the tcia dialect does not tell.
 NOT_BY_TCIA = frozenset(
-    "study_date study_description file_size date_released license_name license_uri data_description_uri".split()
+    [
+        "study_date",
+        "study_description",
+        "file_size",
+        "date_released",
+        "license_name",
+        "license_uri",
+        "data_description_uri",
+    ]
 )
 
 
