@@ -30,6 +30,7 @@ from mirror.fetch import fetch_planned, is_left_in_vain
 from mirror.layout import Layout
 from mirror.ledger import Catalogue, Ledger
 from mirror.limits import Limits
+from mirror.live import Live
 from mirror.model import Finding, FindingKind, Scope, Walk
 from mirror.report import Reporter, RunReport, RunState, write_report
 from mirror.resolve import resolve
@@ -93,12 +94,14 @@ class _Run:
         self.limits = Limits(settings.sync, self._stop, self._emit)
         self._sink = sink
         self._reporter = Reporter()
+        self._live = Live(root, self._reporter)
         self._name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, Stopping) and self.limits.reached:
             return
         self._reporter(event)
+        self._live(event)
         self.limits(event)
         self._sink(event)
 
@@ -120,7 +123,8 @@ class _Run:
         with Ledger(self._root) as ledger:
             layout = layout_of(ledger, self._settings.sync.layout)
             with failure_reported(self._written):
-                return await self._perform(ledger, layout)
+                async with self._live.told():
+                    return await self._perform(ledger, layout)
 
     async def _perform(self, ledger: Ledger, layout: Layout) -> RunReport:
         self._begin()

@@ -39,7 +39,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"check", "identity", "unusual", "headers", "tree", "ledger", "limits"}),
     frozenset(
         "resolve crawl digests transfer transports fetch withdraw export report notify metrics diff prune"  # noqa: SIM905
-        " lists serve".split()
+        " lists live serve".split()
     ),
     frozenset({"pipeline", "adopt", "rebuild", "verification"}),
     frozenset({"api", "__init__"}),
