@@ -71,6 +71,10 @@ class Catalogue:
         self._restricted = bool(closed)
         self._asked = asked
 
+    def is_closed(self, collection: str) -> bool:
+        """Whether `show_only` closed it."""
+        return any(self._rows("SELECT 1 FROM temp.closed WHERE name = :name", {"name": collection}))
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """All questions inside the block are answered by the ledger as it is at the first of them.

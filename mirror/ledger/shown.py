@@ -17,6 +17,8 @@ SERIES_COLUMNS = {
     "DateReleased": "date_released",
 }
 _OPEN = " AND s.collection NOT IN (SELECT name FROM temp.closed)"
+#: What a person may look at, whatever its state.
+SEEN = "s.presence <> 'withdrawn'" + _OPEN
 _COMPLETE = "s.state = 'complete'"
 #: Of a series of which nothing is held there is nothing to show, whatever its state.
 _HELD = "EXISTS (SELECT 1 FROM instances e WHERE e.series = s.id AND e.name IS NOT NULL)"

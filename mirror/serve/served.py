@@ -15,6 +15,7 @@ from aiohttp import web
 from mirror.archive.exchange import SOURCE_HEADER
 from mirror.errors import MirrorError
 from mirror.ledger import Catalogue
+from mirror.ledger.browsing import Browsing
 from mirror.serve.rights import Rights
 from mirror.settings import ServeSettings
 
@@ -31,7 +32,7 @@ class Served:
         self.root = root
         self.settings = settings
         self.rights = Rights.read(settings.tokens_file)
-        self._idle: list[Catalogue] = []
+        self._idle: list[Browsing] = []
         self._stopping = False
         self._source = ""
         self._source_until = 0.0
@@ -42,7 +43,7 @@ class Served:
             self._idle.pop().close()
 
     @asynccontextmanager
-    async def catalogue(self, request: web.Request) -> AsyncIterator[Catalogue]:
+    async def catalogue(self, request: web.Request) -> AsyncIterator[Browsing]:
         """A catalogue for one request, used by one thread at a time, that shows what the request may see.
 
         It shows one moment, however many questions the answer takes and however long a client takes to read it.
@@ -59,18 +60,19 @@ class Served:
             raise
         self._idle.append(catalogue)
 
-    def ask(self, request: web.Request, question: Callable[[Catalogue], T]) -> T:
+    def ask(self, request: web.Request, question: Callable[[Browsing], T], *, steps: bool = False) -> T:
         """What the question gives, by a catalogue as in `catalogue`. Blocks; for any one thread.
 
-        It is a single question: what takes several to answer needs `catalogue`.
+        `steps`: it asks the ledger more than once, and all of it is to be of one moment.
         """
         catalogue = self._idle.pop() if self._idle else self._open()
         try:
-            if not self.rights.are_needed:
+            if not (self.rights.are_needed or steps):
                 answer = question(catalogue)
             else:
                 with catalogue.snapshot():
-                    catalogue.show_only(self._opens(request))
+                    if self.rights.are_needed:
+                        catalogue.show_only(self._opens(request))
                     answer = question(catalogue)
         except BaseException:
             catalogue.close()
@@ -81,8 +83,8 @@ class Served:
     def _opens(self, request: web.Request) -> tuple[str, ...]:
         return self.rights.open_to(request.headers.get("Authorization")) or ()
 
-    def _open(self) -> Catalogue:
-        return Catalogue(self.root, incomplete=self.settings.incomplete, by_ingest=self.settings.by_ingest)
+    def _open(self) -> Browsing:
+        return Browsing(self.root, incomplete=self.settings.incomplete, by_ingest=self.settings.by_ingest)
 
     async def tell_source(self, request: web.Request, response: web.StreamResponse) -> None:
         """Name in a header where the mirror has its content from: its server, that one's server, and so on."""

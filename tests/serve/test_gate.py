@@ -258,13 +258,33 @@ async def test_a_token_opens_its_collections_and_no_call_shows_others(archive, t
 
 
 @pytest.mark.asyncio
-async def test_only_who_may_see_everything_sees_the_page(archive, tokens):
+async def test_the_page_shows_who_asks_what_they_may_see(archive, tokens):
+    instance = {"uid": BETA, "instance": instance_uid(BETA, 1)}
+    hidden = [
+        ("patients", {"collection": "Brain Beta"}), ("series", {"collection": "Brain Beta", "patient": "S2-001"}),
+        ("search", {"collection": "Brain Beta", "words": "axial"}), ("unfinished", {"collection": "Brain Beta"}),
+        ("find", {"text": "Brain"}), ("find", {"text": "S2"}), ("find", {"text": BETA}), ("find", {"text": BETA[:-2]}),
+        ("find", {"text": instance["instance"]}), ("one", instance), ("instances", instance), ("tags", instance),
+        ("preview", instance), ("manifest", instance),
+    ]  # fmt: skip
+    nothing = (b"[]", b'{"rows":[],"after":null}')
     async with serving(archive, tokens_file=tokens, base_url="https://example.org/x") as origin:
-        for path in ("/", "/_page/collections", "/_page/runs", "/x/", "/x/_page/static/page.js"):
-            for token, status in (("everything", 200), ("lung", 401), ("none", 401)):
-                answer = await ask(origin + path, headers={"Authorization": f"Bearer {token}"})
-                assert answer.status == status
-                assert status == 200 or b"Lung" not in answer.body
+
+        async def page(token: str, name: str, **params: str):
+            return await ask(f"{origin}/_page/{name}", headers={"Authorization": f"Bearer {token}"}, **params)
+
+        assert [row["collection"] for row in (await page("lung", "collections")).rows] == ["Lung-Alpha"]
+        for name, params in hidden:
+            all_of_it, some = await page("everything", name, **params), await page("lung", name, **params)
+            assert (all_of_it.status, some.status) in ((200, 200), (200, 404)), name
+            assert name == "unfinished" or all_of_it.body not in nothing, (name, params)
+            assert some.status == 404 or some.body in nothing, (name, params)
+        for name in ("runs", "run", "events"):
+            assert (await page("lung", name)).status == 401
+        assert (await page("lung", "rights")).body == b'{"everything":false}'
+        assert (await page("everything", "rights")).body == b'{"everything":true}'
+        for path in ("/", "/x/", "/x/_page/static/page.js"):
+            assert (await ask(origin + path, headers={"Authorization": "Bearer lung"})).status == 200
 
 
 @pytest.mark.parametrize(

@@ -172,11 +172,11 @@ async def test_keys_alone_and_a_hostile_name(browser: Browser) -> None:
             break
     await browser.press("Enter", 13)
     await browser.until("location.hash === '#/c/Lung' && document.querySelector('h1').textContent === 'Lung'")
-    await browser.run("document.querySelector('input[type=search]').focus()")
+    await browser.run("document.querySelector('main input[type=search]').focus()")
     await browser.send("Input.insertText", text="nobody")
     await browser.until("document.querySelector('main').textContent.includes('No patient is found')")
     await browser.run("location.hash = '#/c/Lung/script'")
-    await browser.until("document.querySelector('input').value === 'script' && document.querySelector('tbody a')")
+    await browser.until("document.querySelector('main input').value === 'script' && document.querySelector('tbody a')")
     assert await browser.run("document.querySelector('tbody a').textContent") == HOSTILE
     assert await browser.run("document.querySelectorAll('main script').length") == 0
     await browser.click(HOSTILE)

@@ -1,6 +1,7 @@
 """One frame of a DICOM file as a PNG, in a process of its own: whatever a hostile file does, it does it there.
 
-Hides decoders, windowing and the PNG format. Run as `python -m mirror.serve.page.pixels FILE FRAME`.
+Hides decoders, windowing and the PNG format. Run as a script, which the package around it would make
+slower to start: `pixels.py FILE FRAME [CENTER WIDTH]`.
 """
 
 from __future__ import annotations
@@ -10,16 +11,38 @@ import resource
 import struct
 import sys
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pydicom
+from msgspec import Struct
+from pydicom.multival import MultiValue
 
 #: Bytes of memory and seconds that the rendering of a frame may take.
 _MEMORY, _SECONDS = 2 * 1024**3, 20
+#: Values longer than this many bytes are not read before they are asked for.
+_DEFERRED = 64 * 1024
 #: Longer sides are thinned out to fit: a preview is no reading station.
 _LONGEST = 1024
 _RUNNING = 2
+
+
+class Window(Struct, frozen=True):
+    """A window (DICOM PS3.3, C.11.2.1.2): its centre and width, in units of the modality; and what it is called."""
+
+    center: float
+    width: float
+    name: str = ""
+
+
+class Picture(Struct, frozen=True):
+    """A frame as a PNG, how many frames its file has, and the windows that the file names."""
+
+    png: bytes
+    frames: int
+    windows: tuple[Window, ...] = ()
 
 
 class NoPreview(ValueError):
@@ -32,11 +55,12 @@ class Renderer:
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(_RUNNING)
 
-    async def render(self, path: Path, frame: int) -> tuple[bytes, int]:
-        """The PNG of a frame (from 0), and how many frames there are. Raises NoPreview. Safe to repeat."""
+    async def render(self, path: Path, frame: int, window: Window | None = None) -> Picture:
+        """A frame (from 0), through a window or the file's own first. Raises NoPreview. Safe to repeat."""
+        words = [] if window is None else [repr(window.center), repr(window.width)]
         async with self._turn:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", __name__, str(path), str(frame),
+                sys.executable, __file__, str(path), str(frame), *words,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
             try:
@@ -48,15 +72,19 @@ class Renderer:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-        kind, frames, body = out[:1], out[1:5], out[5:]
-        if kind == b"P":
-            return body, int.from_bytes(frames, "big")
-        raise NoPreview(body.decode("utf-8", "replace") if kind == b"N" else "The decoder gave up on this file.")
+        try:
+            told = msgspec.msgpack.decode(out, type=Picture | str)
+        except msgspec.DecodeError as error:
+            # Whatever ended it, it was in the middle: it ran out of memory or time, or a decoder broke.
+            raise NoPreview("The decoder gave up on this file.") from error
+        if isinstance(told, str):
+            raise NoPreview(told)
+        return told
 
 
-def _draw(path: Path, frame: int) -> tuple[bytes, int]:
+def _draw(path: Path, frame: int, window: Window | None) -> Picture:
     """What Renderer.render gives, in this process."""
-    dataset = pydicom.dcmread(path)
+    dataset = pydicom.dcmread(path, defer_size=_DEFERRED)  # a frame is read alone
     if "PixelData" not in dataset:
         raise NoPreview("This instance has no pixels.")
     frames = max(1, int(dataset.get("NumberOfFrames") or 1))
@@ -74,15 +102,35 @@ def _draw(path: Path, frame: int) -> tuple[bytes, int]:
     step = max(1, -(-max(values.shape[:2]) // _LONGEST))
     values = values[::step, ::step]
     if values.ndim == 2:
-        values = apply_voi_lut(apply_modality_lut(values, dataset), dataset).astype("float32")
-        low, high = float(values.min()), float(values.max())
+        values = apply_modality_lut(values, dataset)
+        if window is None:
+            values = apply_voi_lut(values, dataset).astype("float32")
+            low, high = float(values.min()), float(values.max())
+        else:
+            low, high = window.center - window.width / 2, window.center + window.width / 2
+            values = values.astype("float32").clip(low, high)
         values = (values - low) * (255 / ((high - low) or 1))
         if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
             values = 255 - values
     elif str(values.dtype) != "uint8":
         values = values.astype("float32") * (255 / (float(values.max()) or 1))
     eight = values.clip(0, 255).astype("uint8")
-    return _png(eight.tobytes(), eight.shape[1], eight.shape[0], 3 if eight.ndim == 3 else 1), frames
+    png = _png(eight.tobytes(), eight.shape[1], eight.shape[0], 3 if eight.ndim == 3 else 1)
+    return Picture(png, frames, _windows(dataset) if eight.ndim == 2 else ())
+
+
+def _windows(dataset: pydicom.Dataset) -> tuple[Window, ...]:
+    """The windows that a file names, those that are numbers."""
+    columns: list[list[Any]] = []
+    for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
+        value = dataset.get(keyword)
+        columns.append(list(value) if isinstance(value, MultiValue) else [] if value is None else [value])
+    centers, widths, names = columns
+    windows = []
+    for n, (center, width) in enumerate(zip(centers, widths, strict=False)):
+        with suppress(ValueError, TypeError):
+            windows.append(Window(float(center), float(width), str(names[n]) if n < len(names) else ""))
+    return tuple(windows)
 
 
 def _png(pixels: bytes, width: int, height: int, channels: int) -> bytes:
@@ -100,14 +148,17 @@ def _png(pixels: bytes, width: int, height: int, channels: int) -> bytes:
 def _main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    told: Picture | str
     try:
-        picture, frames = _draw(Path(sys.argv[1]), int(sys.argv[2]))
-        answer = b"P" + frames.to_bytes(4, "big") + picture
+        path, frame, *window = sys.argv[1:]
+        told = _draw(Path(path), int(frame), Window(float(window[0]), float(window[1])) if window else None)
     except NoPreview as error:
-        answer = b"N\0\0\0\0" + str(error).encode()
+        told = str(error)
+    except MemoryError:
+        told = "This file takes more memory than a preview may."
     except Exception:  # decoders have no one error for what they cannot read
-        answer = b"N\0\0\0\0This file cannot be drawn."
-    sys.stdout.buffer.write(answer)
+        told = "This file cannot be drawn."
+    sys.stdout.buffer.write(msgspec.msgpack.encode(told))
 
 
 if __name__ == "__main__":

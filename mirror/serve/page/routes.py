@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,21 +17,31 @@ import anyio.to_thread
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from msgspec.structs import asdict
 
+from mirror.archive.dialects import NBIA_PREFIX
 from mirror.headers import read_tags
 from mirror.ledger.browsing import Browsing
+from mirror.live import read_live
 from mirror.manifest import write_tcia
-from mirror.serve.page.pixels import NoPreview, Renderer
+from mirror.serve.page.pixels import NoPreview, Renderer, Window
 from mirror.serve.rights import ASK, EVERYTHING
 from mirror.serve.served import Served
 
 _T = TypeVar("_T")
 _STATIC = Path(__file__).parent / "static"
-_FILES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
-_PAGE, _MOST_TAGS, _MOST_TEXT = 50, 2000, 400
-_ANSWERS = (
-    "collections", "patients", "series", "one", "instances", "tags", "preview", "manifest", "runs", "run", "events",
+_FILES = {"page.css": "text/css", "icon.svg": "image/svg+xml"} | dict.fromkeys(
+    ("page.js", "parts.js", "series.js", "runs.js"), "text/javascript"
+)
+_PAGE, _FOUND, _MOST_TAGS, _MOST_TEXT = 50, 10, 2000, 400
+#: Answers for who may see something, of what they may see, and for who may see everything.
+_OF_CONTENT = (
+    "rights", "collections", "patients", "series", "search", "unfinished", "find", "one", "instances", "tags",
+    "preview", "manifest",
 )  # fmt: skip
+_OF_OPERATION = ("runs", "run", "events")
+#: A number that SQLite takes.
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _RUN = re.compile(r"[A-Za-z0-9T:_-]{1,80}")
 #: Seconds for which the figures of all collections are believed, which are read from every series' row.
 _FRESH = 30.0
@@ -45,41 +57,43 @@ _HEADERS = {
 def add_page(app: web.Application, served: Served, below: str) -> None:
     """Add `GET /` and what it needs, below that path, to an application that serves a mirror.
 
-    It shows all that the mirror holds: where there are tokens, only who may see everything sees the page.
+    It shows who asks what they may see; of runs it tells only who may see everything.
     """
     page = _Page(served)
-    routes = {"/": page.index, "/_page/static/{name}": page.static}
-    routes |= {f"/_page/{name}": getattr(page, name) for name in _ANSWERS}
+    routes: dict[str, Handler] = {"/": page.index, "/_page/static/{name}": page.static}
+    routes |= {f"/_page/{name}": getattr(page, name) for name in _OF_CONTENT}
+    routes |= {f"/_page/{name}": page.guarded(getattr(page, name)) for name in _OF_OPERATION}
     for path, handler in routes.items():
-        app.router.add_get(below + path, page.guarded(handler))
+        app.router.add_get(below + path, handler)
 
 
 class _Page:
     """The page's answers over one mirror."""
 
     def __init__(self, served: Served) -> None:
+        self._served = served
         self._root = served.root
         self._rights = served.rights
         self._renderer = Renderer()
-        self._figures: tuple[float, list[dict[str, Any]]] = (-_FRESH, [])
+        #: By what is open to who asks: tokens are not many.
+        self._figures: dict[tuple[str, ...], tuple[float, list[dict[str, Any]]]] = {}
         self._counting = anyio.Lock()
 
     def guarded(self, handler: Handler) -> Handler:
         """The handler, for who may see everything."""
 
         async def guard(request: web.Request) -> web.StreamResponse:
-            if self._rights.open_to(request.headers.get("Authorization")) != EVERYTHING:
+            if self._open_to(request) != EVERYTHING:
                 return web.Response(status=401, text="A token that opens everything is needed\n", headers=ASK)
             return await handler(request)
 
         return guard
 
-    async def _ask(self, question: Callable[[Browsing], _T]) -> _T:
-        def look() -> _T:
-            with Browsing(self._root) as browsing:
-                return question(browsing)
+    def _open_to(self, request: web.Request) -> tuple[str, ...]:
+        return self._rights.open_to(request.headers.get("Authorization")) or ()
 
-        return await anyio.to_thread.run_sync(look)
+    async def _ask(self, request: web.Request, question: Callable[[Browsing], _T], *, steps: bool = False) -> _T:
+        return await anyio.to_thread.run_sync(partial(self._served.ask, request, question, steps=steps))
 
     async def index(self, request: web.Request) -> web.StreamResponse:
         return _file("index.html", "text/html")
@@ -90,34 +104,60 @@ class _Page:
             raise web.HTTPNotFound
         return _file(name, _FILES[name])
 
+    async def rights(self, request: web.Request) -> web.Response:
+        return _json({"everything": self._open_to(request) == EVERYTHING})
+
     async def collections(self, request: web.Request) -> web.Response:
         async with self._counting:
-            at, figures = self._figures
+            opens = self._open_to(request)
+            at, figures = self._figures.get(opens, (-_FRESH, []))
             if time.monotonic() - at >= _FRESH:
-                figures = await self._ask(lambda browsing: browsing.figures())
-                self._figures = (time.monotonic(), figures)
+                figures = await self._ask(request, Browsing.figures, steps=True)
+                self._figures[opens] = time.monotonic(), figures
         return _json(figures)
 
     async def patients(self, request: web.Request) -> web.Response:
         asked = request.query
         args = asked.get("collection", ""), asked.get("contains", ""), asked.get("after", "")
-        return _json(await self._ask(lambda browsing: browsing.patients_page(*args, _PAGE)))
+        return _json(await self._ask(request, lambda browsing: browsing.patients_page(*args, _PAGE)))
 
     async def series(self, request: web.Request) -> web.Response:
         asked = request.query
-        after = asked.get("study", ""), int(asked.get("id", "0")) if asked.get("id", "0").isdecimal() else 0
-        args = asked.get("collection", ""), asked.get("patient", ""), after
-        return _json(await self._ask(lambda browsing: browsing.series_page(*args, _PAGE)))
+        args = asked.get("collection", ""), asked.get("patient", ""), (asked.get("study", ""), _number(asked, "id"))
+        return _json(await self._ask(request, lambda browsing: browsing.series_page(*args, _PAGE)))
+
+    async def search(self, request: web.Request) -> web.Response:
+        """Series found in one step, and behind which `id` the next step goes on; null: that was all."""
+        asked = request.query
+        args = asked.get("collection", ""), asked.get("words", ""), _number(asked, "id")
+        rows, after = await self._ask(request, lambda browsing: browsing.search_step(*args, _PAGE))
+        return _json({"rows": rows, "after": after})
+
+    async def unfinished(self, request: web.Request) -> web.Response:
+        args = request.query.get("collection", ""), _number(request.query, "id")
+        return _json(await self._ask(request, lambda browsing: browsing.unfinished_page(*args, _PAGE)))
+
+    async def find(self, request: web.Request) -> web.Response:
+        text = request.query.get("text", "").strip()
+        return _json(await self._ask(request, lambda browsing: browsing.find(text, _FOUND), steps=True))
 
     async def one(self, request: web.Request) -> web.Response:
-        row = await self._ask(lambda browsing: browsing.one_series(request.query.get("uid", "")))
+        return _json(await self._one(request))
+
+    async def _one(self, request: web.Request) -> dict[str, Any]:
+        row = await self._ask(request, lambda browsing: browsing.one_series(request.query.get("uid", "")))
         if row is None:
             raise web.HTTPNotFound(text="There is no such series here.")
-        return _json(row)
+        return row
 
     async def instances(self, request: web.Request) -> web.Response:
-        args = request.query.get("uid", ""), request.query.get("after", "")
-        return _json(await self._ask(lambda browsing: browsing.instances_page(*args, _PAGE)))
+        """`after` and `number`: the UID and InstanceNumber of the last one known, the latter missing if it has none."""
+        asked = request.query
+        after = None
+        if uid := asked.get("after"):
+            after = (int(asked["number"]) if _NUMBER.fullmatch(asked.get("number", "")) else None), uid
+        series = asked.get("uid", "")
+        return _json(await self._ask(request, lambda browsing: browsing.instances_page(series, after, _PAGE)))
 
     async def tags(self, request: web.Request) -> web.Response:
         path = await self._path(request)
@@ -137,26 +177,26 @@ class _Page:
             raise web.HTTPUnprocessableEntity(text="The header of this file cannot be read.") from error
 
     async def preview(self, request: web.Request) -> web.Response:
+        """A frame as a PNG; X-Preview tells of its file as JSON: how many frames, which windows."""
         path = await self._path(request)
-        frame = request.query.get("frame", "0")
         try:
-            body, frames = await self._renderer.render(path, int(frame) if frame.isdecimal() else 0)
+            picture = await self._renderer.render(path, _number(request.query, "frame"), _window(request.query))
         except NoPreview as error:
             raise web.HTTPUnprocessableEntity(text=str(error)) from error
-        return web.Response(body=body, content_type="image/png", headers={**_HEADERS, "X-Frames": str(frames)})
+        told = json.dumps({"frames": picture.frames, "windows": [asdict(window) for window in picture.windows]})
+        return web.Response(body=picture.png, content_type="image/png", headers={**_HEADERS, "X-Preview": told})
 
     async def _path(self, request: web.Request) -> Path:
         args = request.query.get("instance", ""), request.query.get("uid", "")
-        row = await self._ask(lambda browsing: browsing.instance(*args))
+        row = await self._ask(request, lambda browsing: browsing.instance(*args))
         if row is None:
             raise web.HTTPNotFound(text="There is no such instance here.")
         return self._root / str(row["path"])
 
     async def manifest(self, request: web.Request) -> web.Response:
-        row = await self._ask(lambda browsing: browsing.one_series(request.query.get("uid", "")))
-        if row is None:
-            raise web.HTTPNotFound(text="There is no such series here.")
-        here = f"{request.scheme}://{request.host}/nbia-api/services/v4/"
+        row = await self._one(request)
+        base = self._served.settings.base_url.rstrip("/") or f"{request.scheme}://{request.host}"
+        here = base + NBIA_PREFIX
         text = io.StringIO()
         write_tcia([row["uid"]], text, name=row["uid"], server=here)
         return web.Response(
@@ -185,23 +225,44 @@ class _Page:
             raise web.HTTPNotFound(text="There is no such run here.") from error
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Once a second whether the ledger is being written, and what is to do: a killed run is quiet at once."""
+        """Once a second what a run at work says of itself (mirror.live), whether it still speaks, whether anything
+        writes to the ledger, and how many series are still to do: a killed run is quiet at once.
+        """
         answer = web.StreamResponse(headers={**_HEADERS, "Content-Type": "text/event-stream"})
         await answer.prepare(request)
         browsing = await anyio.to_thread.run_sync(Browsing, self._root)
+        last = None
+
+        def look() -> tuple[dict[str, Any], int]:
+            told, is_there = read_live(self._root) or (None, False)
+            return {"live": told, "is_there": is_there, "to_do": browsing.to_do()}, browsing.written()
+
         try:
-            last = await anyio.to_thread.run_sync(browsing.written)
             while True:
-                now = await anyio.to_thread.run_sync(browsing.written)
-                to_do = await anyio.to_thread.run_sync(browsing.to_do)
-                told = {"writing": now != last, "to_do": to_do}
-                await answer.write(b"data: " + msgspec.json.encode(told) + b"\n\n")
-                last = now
+                words, written = await anyio.to_thread.run_sync(look)
+                words["writing"] = last not in (None, written)
+                await answer.write(b"data: " + msgspec.json.encode(words) + b"\n\n")
+                last = written
                 await anyio.sleep(1)
         except ConnectionResetError:
             return answer
         finally:
             browsing.close()
+
+
+def _number(asked: Mapping[str, str], name: str) -> int:
+    """A number that is none is 0: what is asked for by hand is answered by the first page."""
+    text = asked.get(name, "")
+    return int(text) if _NUMBER.fullmatch(text) and not text.startswith("-") else 0
+
+
+def _window(asked: Mapping[str, str]) -> Window | None:
+    """The window that is asked for; None where it is no window."""
+    try:
+        center, width = float(asked["center"]), float(asked["width"])
+    except (KeyError, ValueError):
+        return None
+    return Window(center, width) if math.isfinite(center) and math.isfinite(width) and width > 0 else None
 
 
 def _summary(folder: Path, name: str) -> dict[str, Any]:

@@ -1,73 +1,15 @@
-// The page: what stands behind the # says what is shown. All text goes in as text nodes, never as HTML.
+// The page: what stands behind the # says what is shown.
+import { API, PAGE, bytes, counted, crumbs, day, el, get, held, link, number, paged, q, seriesColumns, soft, state, table, to } from "./parts.js";
+import { live, run, runs, watch } from "./runs.js";
+import { series } from "./series.js";
+
 const main = document.getElementById("main");
-const live = document.getElementById("live");
-const API = "nbia-api/services/v4/";
 let turn = 0;
 
-function el(name, attributes, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes || {})) {
-    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (value !== undefined) node.setAttribute(key, value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
+function completeness(r) {
+  if (r.complete === r.series && !r.missing) return "all";
+  return link(`${number(r.complete)} of ${number(r.series)}`, "u", r.collection);
 }
-const q = (values) => new URLSearchParams(values).toString();
-const to = (...parts) => "#/" + parts.map(encodeURIComponent).join("/");
-const number = (n) => (n ?? 0).toLocaleString("en");
-const counted = (n, what) => `${number(n)} ${what}${n === 1 ? "" : "s"}`;
-function bytes(n) {
-  let unit = 0;
-  for (n = n ?? 0; n >= 1000 && unit < 5; n /= 1000) unit++;
-  return `${unit ? n.toFixed(1) : n} ${["B", "kB", "MB", "GB", "TB", "PB"][unit]}`;
-}
-const day = (s) => (s ? new Date(s * 1000).toISOString().slice(0, 16).replace("T", " ") + " UTC" : "never");
-
-async function get(name, values) {
-  const answer = await fetch(`_page/${name}?${q(values || {})}`);
-  if (!answer.ok) throw new Error((await answer.text()) || `The server answers ${answer.status}.`);
-  return answer.json();
-}
-
-// columns: [heading, row => content, numeric]; the first is the row's heading. group: row => what heads those alike
-function table(caption, columns, rows, group) {
-  const body = el("tbody");
-  let headed = null;
-  const add = (more) => {
-    for (const row of more) {
-      const head = group?.(row);
-      if (group && head !== headed) {
-        body.append(el("tr", { class: "group" }, el("th", { scope: "rowgroup", colspan: columns.length }, head)));
-        headed = head;
-      }
-      body.append(el("tr", {}, ...columns.map(([, show, numeric], i) =>
-        el(i ? "td" : "th", { scope: i ? undefined : "row", class: numeric ? "n" : "" }, show(row)))));
-    }
-  };
-  add(rows);
-  const head = el("tr", {}, ...columns.map(([name, , numeric]) => el("th", { scope: "col", class: numeric ? "n" : "" }, name)));
-  const box = el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: 0 }, el("table", {}, el("thead", {}, head), body));
-  return { box, add };
-}
-
-// A list that grows by pages: next(last row or null) gives the next rows
-async function paged(caption, columns, next, empty, group, size = 50) {
-  let rows = await next(null);
-  if (!rows.length) return el("p", { class: "soft" }, empty);
-  const { box, add } = table(caption, columns, rows, group);
-  const more = el("button", { type: "button", onclick: async () => {
-    rows = await next(rows[rows.length - 1]);
-    add(rows);
-    more.hidden = rows.length < size;
-  } }, "Show more");
-  more.hidden = rows.length < size;
-  return el("div", {}, box, more);
-}
-
-const link = (text, ...parts) => el("a", { href: to(...parts) }, text);
-const crumbs = (...links) => el("nav", { class: "crumbs", "aria-label": "Where you are" },
-  ...links.flatMap((node, i) => (i ? [" / ", node] : [node])));
 
 async function collections() {
   const all = await get("collections");
@@ -75,132 +17,123 @@ async function collections() {
   const columns = [
     ["Collection", (r) => link(r.collection, "c", r.collection)],
     ["Series", (r) => number(r.series), true],
-    ["Complete", (r) => (r.complete === r.series ? "all" : number(r.complete)), true],
+    ["Complete", completeness, true],
     ["Images", (r) => number(r.images), true],
-    ["Size", (r) => bytes(r.bytes), true],
+    ["Size", held, true],
     ["Licence", (r) => r.licence],
     ["Last sync", (r) => day(r.synced)],
   ];
   const filter = () => {
     const rows = all.filter((r) => r.collection.toLowerCase().includes(input.value.toLowerCase()));
     shown.replaceChildren(rows.length ? table("Collections", columns, rows).box
-      : el("p", { class: "soft" }, all.length ? "No collection has that name." : "Nothing is mirrored yet."));
+      : soft(all.length ? "No collection has that name." : "Nothing is mirrored yet."));
   };
   const input = el("input", { type: "search", oninput: filter });
   filter();
-  return ["Collections", el("label", {}, "Find a collection", input), shown];
+  const sum = (name) => all.reduce((n, r) => n + (r[name] ?? 0), 0);
+  return ["Collections", soft(`${counted(all.length, "collection")}, ${counted(sum("series"), "series", "series")}, `
+    + `${counted(sum("images"), "image")}, ${bytes(sum("bytes"))}`), el("label", {}, "Find a collection", input), shown];
+}
+
+// An input whose text stands in the address, and a list that is made anew as it changes
+function searched(label, text, address, list) {
+  const shown = el("div", { "aria-live": "polite" });
+  let latest = 0;
+  const draw = async () => {
+    const mine = ++latest;
+    await list(input.value, (...found) => mine === latest && shown.replaceChildren(...found), () => mine === latest);
+  };
+  const input = el("input", { type: "search", value: text, oninput: () => {
+    history.replaceState(null, "", address(input.value));
+    draw();
+  } });
+  return { parts: [el("label", {}, label, input), shown], draw };
 }
 
 async function patients(collection, contains = "") {
-  const shown = el("div", { "aria-live": "polite" });
-  let latest = 0;
-  const list = async () => {
-    const mine = ++latest;
-    const found = await paged("Patients", [["Patient", (id) => link(id, "p", collection, id)]],
-      (last) => get("patients", { collection, contains: input.value, after: last ?? "" }), "No patient is found.");
-    if (mine === latest) shown.replaceChildren(found);
-  };
-  const input = el("input", { type: "search", value: contains, oninput: () => {
-    history.replaceState(null, "", to("c", collection, input.value));
-    list();
-  } });
-  await list();
-  return [collection, crumbs(link("Collections", "")), el("p", { class: "links" },
-    el("a", { href: API + "getSeries?" + q({ Collection: collection, format: "csv" }) }, "Series as CSV")),
-    el("label", {}, "Find a patient", input), shown];
+  const { parts, draw } = searched("Find a patient", contains, (text) => to("c", collection, text), async (text, put) => {
+    put(await paged("Patients", [["Patient", (id) => link(id, "p", collection, id)]],
+      (last) => get("patients", { collection, contains: text, after: last ?? "" }), "No patient is found."));
+  });
+  await draw();
+  return [collection, crumbs(link("Collections", "")), el("p", { class: "links" }, link("Search its series", "q", collection, ""),
+    link("Not complete", "u", collection), el("a", { href: API + "getSeries?" + q({ Collection: collection, format: "csv" }) }, "Series as CSV"),
+    el("button", { type: "button", onclick: () => manifest(collection) }, ".tcia")), ...parts];
+}
+
+// The call takes a form, which a link cannot send
+async function manifest(collection) {
+  const answer = await fetch(API + "getManifestForCollection", { method: "POST", body: new URLSearchParams({ Collection: collection }) });
+  const address = URL.createObjectURL(await answer.blob());
+  el("a", { href: address, download: collection + ".tcia" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60000);
+}
+
+const PATIENT = ["Patient", (r) => link(r.patient, "p", r.collection, r.patient)];
+
+// Found step by step, each of which looks at some thousands of series, so that no question takes long
+async function search(collection, words = "") {
+  const { parts, draw } = searched("Words, all of which must occur: modality, body part, description, UID, patient", words,
+    (text) => to("q", collection, text), async (text, put, current) => {
+      if (!text.trim()) return put(soft("Series are searched as you type."));
+      let after = 0;
+      const some = async () => {
+        const rows = [];
+        while (after !== null && rows.length < PAGE && current()) {
+          const step = await get("search", { collection, words: text, id: after });
+          rows.push(...step.rows);
+          after = step.after;
+        }
+        return rows;
+      };
+      put(soft("Searching…"));
+      const rows = await some();
+      if (!rows.length) return put(soft("No series is found."));
+      const { box, add } = table("Series", [...seriesColumns.slice(0, 1), PATIENT, ...seriesColumns.slice(1)], rows);
+      const more = el("button", { type: "button", onclick: async () => {
+        add(await some());
+        more.hidden = after === null;
+      } }, "Search on");
+      more.hidden = after === null;
+      put(box, more);
+    });
+  draw();
+  return [`Series of ${collection}`, crumbs(link("Collections", ""), link(collection, "c", collection)), ...parts];
+}
+
+async function unfinished(collection) {
+  const columns = [...seriesColumns.slice(0, 1), PATIENT, ...seriesColumns.slice(3),
+    ["Findings", (r) => el("span", { class: "value" }, r.findings.join("; "))]];
+  return [`Not complete in ${collection}`, crumbs(link("Collections", ""), link(collection, "c", collection)),
+    await paged("Series", columns, (last) => get("unfinished", { collection, id: last?.id ?? 0 }), "Every series of it is complete.")];
 }
 
 async function patient(collection, id) {
-  const list = await paged("Series", [
-    ["Series", (r) => link(r.SeriesDescription || "Series " + (r.SeriesNumber || r.uid), "s", r.uid)],
-    ["Modality", (r) => r.Modality],
-    ["Body part", (r) => r.BodyPartExamined],
-    ["Images", (r) => number(r.images), true],
-    ["Size", (r) => bytes(r.bytes), true],
-    ["State", (r) => el("span", { class: r.state === "complete" ? "" : "bad" }, r.state)],
-  ], (last) => get("series", { collection, patient: id, study: last?.study ?? "", id: last?.id ?? 0 }), "No series.",
+  const list = await paged("Series", seriesColumns,
+    (last) => get("series", { collection, patient: id, study: last?.study ?? "", id: last?.id ?? 0 }), "No series.",
     (r) => ["Study", r.StudyDate.slice(0, 10), r.StudyDescription, r.study].filter(Boolean).join(" · "));
   return [id, crumbs(link("Collections", ""), link(collection, "c", collection)), list];
 }
 
-async function series(uid) {
-  const row = await get("one", { uid });
-  const page = await get("instances", { uid });
-  const view = el("div", { class: "view" });
-  const tags = el("div");
-  const frame = el("input", { type: "range", min: 0, max: 0, value: 0 });
-  const frames = el("label", {}, "Frame", frame);
-  frames.hidden = true;
-  let shown = 0;
-  const draw = async () => {
-    const mine = ++shown;
-    const answer = await fetch("_page/preview?" + q({ uid, instance: select.value, frame: frame.value }));
-    if (mine !== shown) return;
-    if (!answer.ok) return view.replaceChildren(el("p", {}, await answer.text()));
-    frame.max = Number(answer.headers.get("X-Frames")) - 1;
-    frames.hidden = frame.max === "0";
-    const image = el("img", { alt: `Preview of ${select.value}, frame ${Number(frame.value) + 1}` });
-    image.onload = () => URL.revokeObjectURL(image.src);
-    image.src = URL.createObjectURL(await answer.blob());
-    view.replaceChildren(image);
-  };
-  const pick = async () => {
-    frame.value = 0;
-    draw();
-    try {
-      tags.replaceChildren(table("Header", [["Element", (t) => t.element], ["Name", (t) => t.name], ["Value", (t) => el("span", { class: "value" }, t.data)]],
-        await get("tags", { uid, instance: select.value })).box);
-    } catch (error) { tags.replaceChildren(el("p", {}, error.message)); }
-  };
-  frame.addEventListener("input", draw);
-  const option = (i) => el("option", { value: i.uid }, `${i.number ?? "–"} · ${bytes(i.bytes)} · ${i.uid}`);
-  const select = el("select", { onchange: pick }, ...page.map(option));
-  let last = page;
-  const more = el("button", { type: "button", onclick: async () => {
-    last = await get("instances", { uid, after: last[last.length - 1].uid });
-    select.append(...last.map(option));
-    more.hidden = last.length < 50;
-  } }, "Load more instances");
-  more.hidden = page.length < 50;
-  if (page.length) pick();
-  return [row.SeriesDescription || "Series " + (row.SeriesNumber || ""),
-    crumbs(link("Collections", ""), link(row.collection, "c", row.collection), link(row.patient, "p", row.collection, row.patient)),
-    el("p", { class: "soft" }, `${row.Modality} · ${counted(row.images, "image")} · ${bytes(row.bytes)} · ${row.state} · ${uid}`),
-    row.findings.length ? el("ul", { class: "bad", "aria-label": "Findings" }, ...row.findings.map((f) => el("li", {}, f))) : null,
-    el("p", { class: "links" }, row.state === "complete" ? el("a", { href: API + "getImage?" + q({ SeriesInstanceUID: uid }) }, "Zip") : "",
-      el("a", { href: "_page/manifest?" + q({ uid }), download: uid + ".tcia" }, ".tcia"),
-      el("a", { href: API + "getSeries?" + q({ SeriesInstanceUID: uid, format: "csv" }) }, "CSV")),
-    ...(page.length ? [el("label", {}, "Instance", select), more, view, frames, el("h2", {}, "Header"), tags]
-      : [el("p", { class: "soft" }, "Its images are shown once the series is complete.")])];
+const KINDS = [
+  ["Instance", (p) => p.instance && link(p.instance, "s", p.series, p.instance)],
+  ["Series", (p) => p.series && link(p.series, "s", p.series)],
+  ["Study", (p) => p.study && link(p.study, "p", p.collection, p.patient)],
+  ["Patient", (p) => p.patient && link(p.patient, "p", p.collection, p.patient)],
+  ["Collection", (p) => link(p.collection, "c", p.collection)],
+];
+async function find(text = "") {
+  const places = text.trim() ? await get("find", { text }) : [];
+  const rows = places.map((p) => {
+    const [kind, show] = KINDS.find(([, made]) => made(p));
+    return { kind, place: show(p), of: [p.series || p.study ? p.patient : null, p.collection].filter((x) => x).join(" · ") };
+  });
+  return [`Found for ${text}`, crumbs(link("Collections", "")), rows.length
+    ? table("Found", [["What", (r) => r.place], ["Kind", (r) => r.kind], ["Where", (r) => (r.kind === "Collection" ? "" : r.of)]], rows).box
+    : soft("Nothing begins with that: a UID, a PatientID or a collection is looked for.")];
 }
 
-const took = (seconds) => (seconds >= 90 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds ?? 0)} s`);
-const state = (r) => el("span", { class: r.state === "complete" ? "" : "bad" }, r.state ?? "cannot be read");
-
-async function runs() {
-  return ["Runs", await paged("Runs", [
-    ["Run", (r) => link(r.run, "run", r.run)],
-    ["State", state],
-    ["Exit code", (r) => r.exit_code ?? "", true],
-    ["Took", (r) => took(r.seconds), true],
-    ["Images fetched", (r) => number(r.fetched), true],
-    ["Bytes fetched", (r) => bytes(r.bytes), true],
-    ["Findings", (r) => number(r.findings), true],
-  ], (last) => get("runs", last ? { before: last.run } : {}), "No run has left a report.")];
-}
-async function run(name) {
-  const report = await get("run", { name });
-  const findings = (report.findings || []).map((f) => [f.kind, f.detail, f.series_instance_uid].filter(Boolean).join(" · "));
-  return [name, crumbs(link("Runs", "runs")),
-    el("p", {}, state(report), `, exit code ${report.exit_code}, in ${took(report.seconds)}`),
-    report.error ? el("p", { class: "bad" }, report.error) : null,
-    findings.length ? el("h2", {}, "Findings") : null,
-    findings.length ? el("ul", {}, ...findings.slice(0, 200).map((text) => el("li", {}, text))) : null,
-    el("h2", {}, "Report"),
-    el("pre", { tabindex: 0, role: "region", "aria-label": "Report" }, JSON.stringify(report, null, 2))];
-}
-
-const VIEWS = { "": collections, c: patients, p: patient, s: series, runs, run };
+const VIEWS = { "": collections, c: patients, p: patient, q: search, u: unfinished, s: series, find, runs, run, live };
 async function show() {
   if (location.hash === "#main") return main.focus();
   const mine = ++turn;
@@ -216,11 +149,14 @@ async function show() {
   scrollTo(0, 0);
 }
 addEventListener("hashchange", show);
+document.getElementById("find").addEventListener("submit", (event) => {
+  event.preventDefault();
+  location.hash = to("find", new FormData(event.target).get("text").trim());
+});
 show();
-let said = "";
-new EventSource("_page/events").onmessage = (event) => {
-  const { writing, to_do } = JSON.parse(event.data);
-  const words = writing ? `A run is at work: ${number(to_do)}${to_do >= 10000 ? " or more" : ""} series to do.`
-    : to_do ? `Quiet; ${number(to_do)} series are unfinished.` : "";
-  if (words !== said) live.textContent = said = words;
-};
+// Runs are for who may see everything.
+get("rights").then(({ everything }) => {
+  if (!everything) return;
+  document.getElementById("operation").hidden = false;
+  watch();
+});
