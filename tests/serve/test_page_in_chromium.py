@@ -18,11 +18,12 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from fakes.archive import FakeArchive
-from fakes.dicom import make_series, uid
+from fakes.dicom import instance_uid, make_series, uid
 from fakes.faults import delay
 from fakes.mirroring import Mirror
 from pydicom.data import get_testdata_file
 
+from mirror.ledger import Ledger
 from mirror.model import Scope
 from mirror.serve import make_app
 from mirror.serve.stock import stock
@@ -187,6 +188,68 @@ async def test_keys_alone_and_a_hostile_name(browser: Browser) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_series_is_searched_and_a_uid_found(browser: Browser) -> None:
+    await size(browser, 1280, "light")
+    await browser.send("Page.navigate", url=browser.base)
+    await browser.click("Real")
+    await browser.until("document.querySelector('h1').textContent === 'Real'")
+    await browser.click("Search its series")
+    await browser.until("document.querySelector('h1').textContent === 'Series of Real'")
+    await browser.run("document.querySelector('main input[type=search]').focus()")
+    await browser.send("Input.insertText", text="ultrasound nothing")
+    await browser.until("document.querySelector('main').textContent.includes('No series is found')")
+    await browser.run("location.hash = '#/q/Real/1ct1'")
+    await browser.until("document.querySelectorAll('tbody tr').length === 1")
+    await browser.shoot("search-1280-light")
+    await browser.run("document.querySelector('#find input').focus()")
+    await browser.send("Input.insertText", text=instance_uid(uid(1, 1, 1), 2))
+    await browser.press("Enter", 13)
+    await browser.until("document.querySelector('h1').textContent.startsWith('Found for')")
+    await browser.until("document.querySelector('tbody td')?.textContent === 'Instance'")
+    await browser.shoot("find-1280-light")
+    await browser.click(instance_uid(uid(1, 1, 1), 2))
+    await browser.until(f"document.querySelector('select')?.value === '{instance_uid(uid(1, 1, 1), 2)}'")
+    await browser.until("document.querySelector('.view img')?.alt.startsWith('Instance 2,')")
+    nothing_wrong(browser)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_keys_step_through_a_series_and_a_window_is_chosen(browser: Browser, width: int) -> None:
+    await size(browser, width, "dark")
+    await browser.send("Page.navigate", url=f"{browser.base}/#/s/{uid(1, 1, 1)}")
+    await browser.until("document.querySelector('.view img')?.alt.startsWith('Instance 1,')")
+    await browser.run("document.querySelector('.view').focus()")
+    for key, code, number in (("ArrowRight", 39, 2), ("ArrowDown", 40, 3), ("ArrowDown", 40, 3), ("ArrowLeft", 37, 2)):
+        await browser.press(key, code)
+        await browser.until(f"document.querySelector('.view img')?.alt.startsWith('Instance {number},')")
+    await browser.until("document.querySelector('.steps .soft').textContent === '2 of 3'")
+    before = await browser.run("document.querySelector('.view img').src")
+    await browser.run("document.querySelectorAll('fieldset input')[0].focus()")
+    await browser.send("Input.insertText", text="500")
+    await browser.press("Tab", 9)
+    await browser.send("Input.insertText", text="10")
+    await browser.press("Tab", 9)
+    await browser.until(f"document.querySelector('.view img')?.src !== {json.dumps(before)}")
+    await browser.shoot(f"window-{width}-dark")
+    assert await browser.run("document.documentElement.scrollWidth <= innerWidth")
+    nothing_wrong(browser)
+
+
+@pytest.mark.asyncio
+async def test_what_is_not_complete_is_a_click_away(browser: Browser, tmp_path: Path) -> None:
+    with Ledger(tmp_path / "m") as ledger, ledger.transaction() as db:
+        db.execute("UPDATE series SET state = 'incomplete', findings = '[\"too few\"]' WHERE collection = 'Lung'")
+    await size(browser, 390, "light")
+    await browser.send("Page.navigate", url=browser.base)
+    await browser.click("0 of 1")
+    await browser.until("document.querySelector('h1').textContent === 'Not complete in Lung'")
+    await browser.until("document.querySelector('tbody')?.textContent.includes('too few')")
+    await browser.shoot("unfinished-390-light")
+    nothing_wrong(browser)
+
+
+@pytest.mark.asyncio
 async def test_a_run_is_seen_while_it_is_at_work(archive: FakeArchive, tmp_path: Path) -> None:
     mirror = Mirror(tmp_path / "mirror")
     await mirror.sync(archive, scope=Scope(collections=("Lung-Alpha",)))
@@ -199,7 +262,15 @@ async def test_a_run_is_seen_while_it_is_at_work(archive: FakeArchive, tmp_path:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(mirror.sync, archive, connections=1))
             await browser.until("document.getElementById('live').textContent.startsWith('A run is at work')", 30)
+            await browser.run("document.querySelector('#live a').click()")
+            await browser.until("document.querySelector('progress')?.value > 0", 30)
+            await browser.until("document.querySelector('dl').textContent.includes('Time left')", 30)
+            await browser.shoot("live-1280-light")
+            shown = await browser.run("document.querySelector('main').innerText")
+            assert "of 32" in shown or "of 20" in shown
+            assert "Judged last" in shown
         await browser.until("document.getElementById('live').textContent === ''", 30)
+        await browser.until("document.querySelector('main').textContent.includes('No run is at work')", 30)
         await browser.run("location.hash = '#/runs'")
         await browser.until("document.querySelectorAll('tbody tr').length === 2")
         await browser.shoot("runs-1280-light")

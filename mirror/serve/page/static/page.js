@@ -20,8 +20,8 @@ async function collections() {
     ["Complete", completeness, true],
     ["Images", (r) => number(r.images), true],
     ["Size", held, true],
-    ["Licence", (r) => r.licence],
-    ["Last sync", (r) => day(r.synced)],
+    ["Licence", (r) => el("span", { class: "wide" }, r.licence)],
+    ["Last sync", (r) => el("span", { class: "line" }, day(r.synced))],
   ];
   const filter = () => {
     const rows = all.filter((r) => r.collection.toLowerCase().includes(input.value.toLowerCase()));

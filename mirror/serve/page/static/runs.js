@@ -32,7 +32,7 @@ export function watch() {
     if (!live) first = null;
     else if (!first || first.run !== live.run || first.phase !== live.phase) first = live;
     const now = Date.now() / 1000;
-    const other = !before || before.is_there !== told.is_there || Boolean(before.live) !== Boolean(told.live);
+    const other = !before || before.is_there !== told.is_there || before.live?.phase !== told.live?.phase;
     const text = words();
     if (text !== line.textContent && (other || text === "" || now - spoken >= QUIET)) {
       line.replaceChildren(text ? el("a", { href: "#/live" }, text) : "");
