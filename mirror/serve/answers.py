@@ -93,7 +93,10 @@ class Answers:
             if whole or pieces is None:
                 return await self._bodies.whole(request, body, headers if body else None)
             with closing(pieces):
-                return await self._bodies.stream(request, headers, [body], partial(_part, pieces), pack=True)
+                within = self._served.settings.list_timeout
+                return await self._bodies.stream(
+                    request, headers, [body], partial(_part, pieces), pack=True, within=within
+                )
 
     async def _send_file(
         self, dialect: DialectName, request: web.Request, params: dict[str, str]

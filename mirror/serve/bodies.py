@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -93,12 +95,13 @@ class Bodies:
         more: More,
         *,
         pack: bool = False,
+        within: float = math.inf,
         limiter: anyio.CapacityLimiter | None = None,
     ) -> web.StreamResponse:
         """A body of unknown length. The next batch is made while the client takes the last, and no further ahead.
 
-        `pack`: for bodies all of bytes. Where a batch cannot be made, the connection is cut: the client must not take
-        the rest for the whole.
+        `pack`: for bodies all of bytes. Where a batch cannot be made, or the client takes longer than `within`
+        seconds, the connection is cut: the client must not take the rest for the whole.
         """
         packer = packer_for(request) if pack and self._compress else None
         response = web.StreamResponse(headers={**headers, **self._vary(packer)})
@@ -113,6 +116,7 @@ class Bodies:
             batch, last = more()
             return packed(batch, last=last), last
 
+        deadline = time.monotonic() + within
         async with self._cutting(request):
             await response.prepare(request)
             if request.method == "HEAD":
@@ -128,6 +132,8 @@ class Bodies:
                         await asyncio.wait([upcoming])
                         upcoming.exception()  # it counts as seen where the client's own fault comes first
                 batch, last = upcoming.result()
+                if time.monotonic() > deadline:
+                    raise _TooLong(f"the client has not taken all of it within {within:g} s")
             await self._write(request, response, batch)
         return response
 
@@ -217,6 +223,10 @@ def sent_of(request: web.Request) -> int:
 
 def _note(request: web.Request, sent: int) -> None:
     request[_SENT] = request.get(_SENT, 0) + sent
+
+
+class _TooLong(MirrorError):
+    """A client keeps something open for longer than it may."""
 
 
 class _Cutting:

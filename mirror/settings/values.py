@@ -166,6 +166,9 @@ class ServeSettings:
     zips: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
     #: Seconds after which a client that takes no byte of its answer is cut off.
     progress_timeout: Seconds = 120.0
+    #: Seconds after which a client is cut off that has not taken all of a list: while it does, the ledger's log grows
+    #: by what a sync writes, since the list is as the mirror was at one moment.
+    list_timeout: Seconds = 3600.0
     #: A line for each request.
     access_log: bool = False
     #: Lists are sent packed to clients that take it.
