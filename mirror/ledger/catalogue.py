@@ -20,7 +20,7 @@ from typing import Any, Self
 from mirror.archive.rows import from_json
 from mirror.errors import SettingsError
 from mirror.ledger.connection import connect, sqlite_errors
-from mirror.ledger.shown import SERIES_COLUMNS, Shown
+from mirror.ledger.shown import BY_INDEX, SERIES_COLUMNS, Shown
 from mirror.manifest import InstanceRow, SeriesRow
 from mirror.model import CollectionStatus
 from mirror.scope import matcher
@@ -340,8 +340,7 @@ class Catalogue:
         for r in self._rows(
             f"SELECT s.collection, s.raw, (SELECT count(*) FROM instances i WHERE i.series = s.id AND name IS NOT NULL)"
             " AS instances, (SELECT sum(bytes) FROM instances i WHERE i.series = s.id AND name IS NOT NULL) AS bytes"
-            f" FROM series s WHERE {condition}"
-            " ORDER BY s.collection, s.patient_id, s.study_instance_uid, s.series_instance_uid",
+            f" FROM series s WHERE {condition} ORDER BY {BY_INDEX}",
             args,
         ):
             held = {"Collection": r["collection"], "ImageCount": r["instances"], "FileSize": r["bytes"] or 0}

@@ -163,7 +163,13 @@ CREATE INDEX history_by_instance ON history (sop_instance_uid) WHERE sop_instanc
 CREATE INDEX history_by_damage ON history (id) WHERE what = 'damaged';
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+_V3 = """
+-- For those who ask for the series of a patient or study and name no collection, as most clients do.
+CREATE INDEX series_by_patient ON series (patient_id COLLATE NOCASE, study_instance_uid);
+CREATE INDEX series_by_study ON series (study_instance_uid);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 
 
 def check_version(connection: sqlite3.Connection, path: str) -> int:

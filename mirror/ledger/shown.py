@@ -16,6 +16,10 @@ SERIES_COLUMNS = {
     "Manufacturer": "manufacturer",
     "DateReleased": "date_released",
 }
+#: The order of series that an index has: what is held of each is counted as rows are taken, and not before the first.
+BY_INDEX = "s.collection COLLATE NOCASE, s.patient_id, s.study_instance_uid, s.series_instance_uid"
+#: Conditions that few series meet.
+_FEW = frozenset({"PatientID", "StudyInstanceUID", "SeriesInstanceUID"})
 _OPEN = " AND s.collection NOT IN (SELECT name FROM temp.closed)"
 #: What a person may look at, whatever its state.
 SEEN = "s.presence <> 'withdrawn'" + _OPEN
@@ -52,7 +56,8 @@ class Shown:
         for number, (name, value) in enumerate(where.items()):
             column = SERIES_COLUMNS.get(name)
             if column is not None:
-                column = f"s.{column}"
+                # A patient is few series and a collection many: SQLite would take the latter's index.
+                column = f"+s.{column}" if name == "Collection" and not _FEW.isdisjoint(where) else f"s.{column}"
             else:
                 column = "json_extract(s.raw, :field" + str(number) + ")"
                 args[f"field{number}"] = f'$."{name}"'
