@@ -19,6 +19,7 @@ from mirror.serve.answers import Answers
 from mirror.serve.formats import describe
 from mirror.serve.gate import Gate, name_no_software
 from mirror.serve.guests import add_guest_routes, guest_paths
+from mirror.serve.heads import Heads
 from mirror.serve.openapi import Call, Published
 from mirror.serve.page import add_page
 from mirror.serve.parameters import fault
@@ -42,9 +43,10 @@ def make_app(
     gate = Gate(served)
     app = web.Application(middlewares=[gate.middleware, *middlewares], client_max_size=_LARGEST_FORM)
     answers = Answers(served)
+    heads = Heads(open_to_all=not served.rights.are_needed)
     # Behind a proxy that passes the path on as it came, and behind one that takes its own part off.
     for below in dict.fromkeys(("", urlsplit(settings.base_url).path.rstrip("/"))):
-        calls = _add_calls(app.router, below, answers)
+        calls = _add_calls(app.router, below, answers, heads)
         # The same document at each: its paths are below where it is itself.
         published = Published([(d, e, path.removeprefix(below)) for d, e, path in calls], guest_paths())
         published.add_routes(app.router, below)
@@ -54,24 +56,25 @@ def make_app(
         add_page(app, served, below)
     app.on_response_prepare.append(name_no_software)
     app.on_response_prepare.append(served.tell_source)
+    app.on_response_prepare.append(heads.tell)
     app.on_shutdown.append(served.begin_stop)
     app.on_cleanup.append(served.close)
     return app
 
 
-def _add_calls(router: web.UrlDispatcher, below: str, answers: Answers) -> list[Call]:
+def _add_calls(router: web.UrlDispatcher, below: str, answers: Answers, heads: Heads) -> list[Call]:
     calls: list[Call] = []
     for endpoint in ENDPOINTS.values():
         for dialect, prefix in _PREFIXES.items():
             if (path := endpoint.path(dialect)) is not None:
                 path = below + urljoin(prefix, path)
-                router.add_route("*", path, partial(answers.answer, dialect, endpoint))
+                router.add_route("*", path, heads.call(dialect, endpoint, answers.answer))
                 calls.append((dialect, endpoint, path))
                 if dialect == "tcia":
                     router.add_get(path + "/metadata", partial(_metadata, endpoint))
     for path, endpoint in OLDER.items():
         path = below + urljoin(NBIA_PREFIX, path)
-        router.add_route("*", path, partial(answers.answer, "nbia", endpoint))
+        router.add_route("*", path, heads.call("nbia", endpoint, answers.answer))
         calls.append(("nbia", endpoint, path))
     add_guest_routes(router, below)
     for dialect, prefix in _PREFIXES.items():
