@@ -181,6 +181,10 @@ class ArchiveClient:
         """nbia: canonical rows with the Visibility of a series, hidden ones too."""
         return await self._rows("getSeriesQCInfo", lambda r: r, seriesId=series_instance_uid)
 
+    async def get_denied_series(self, series_instance_uids: Sequence[str]) -> Rows[dict[str, Any]]:
+        """nbia: canonical rows of those of these series that are not there or not shown."""
+        return await self._rows("getDeniedSeries", lambda r: r, seriesList=",".join(series_instance_uids))
+
     async def get_collection_descriptions(self, **where: str) -> Rows[dict[str, Any]]:
         """nbia: descriptions and DOIs. `where`: collectionName."""
         return await self._rows("getCollectionDescriptions", lambda r: r, **where)

@@ -265,7 +265,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             "ContentsByName", "Series of a shared list.", (Param("name", required=True),),
             "../v1/getContentsByName", "../../SharedList/query/ContentsByName",
             (*_words(_SERIES_TCIA), "Date Released"), _words(_SERIES_TCIA), formats=(Format.JSON,),
-            missing="A parameter, name is required for this API call.", lax=True,
+            missing="A parameter, name is required for this API call.", lax=True, days=Days.STAMP,
         ),
         Endpoint(
             "getUpdatedSeries", "Series released after a day.",
@@ -284,6 +284,12 @@ ENDPOINTS: dict[str, Endpoint] = {
             (Param("seriesId", required=True, tcia=""),),
             "getSeriesQCInfo", None, _words(_METADATA_HEAD + " Visibility" + _METADATA_TAIL), method="POST",
             numbers=_COUNTED,
+        ),
+        Endpoint(
+            "getDeniedSeries", "Those of the listed series (comma-separated UIDs) that are not there or not shown.",
+            (Param("seriesList", required=True, tcia=""), Param("userName", tcia="")),
+            "getDeniedSeries", None, ("SeriesInstanceUID",),
+            missing="A parameter, seriesList,  a list of SeriesInstanceUID is required for this API call.",
         ),
         Endpoint(
             "getMD5HashForImage", "MD5 of one DICOM file, as text.",

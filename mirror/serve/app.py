@@ -23,6 +23,7 @@ from mirror.serve.heads import Heads
 from mirror.serve.openapi import Call, Published
 from mirror.serve.page import add_page
 from mirror.serve.parameters import fault
+from mirror.serve.retriever import add_retriever_routes, retriever_paths
 from mirror.serve.served import Served
 from mirror.settings import ServeSettings
 
@@ -48,7 +49,9 @@ def make_app(
     for below in dict.fromkeys(("", urlsplit(settings.base_url).path.rstrip("/"))):
         calls = _add_calls(app.router, below, answers, heads)
         # The same document at each: its paths are below where it is itself.
-        published = Published([(d, e, path.removeprefix(below)) for d, e, path in calls], guest_paths())
+        published = Published(
+            [(d, e, path.removeprefix(below)) for d, e, path in calls], guest_paths() | retriever_paths()
+        )
         published.add_routes(app.router, below)
         app.router.add_get(below + "/healthz", served.health)
         app.router.add_get(below + "/readyz", served.readiness)
@@ -77,6 +80,7 @@ def _add_calls(router: web.UrlDispatcher, below: str, answers: Answers, heads: H
         router.add_route("*", path, heads.call("nbia", endpoint, answers.answer))
         calls.append(("nbia", endpoint, path))
     add_guest_routes(router, below)
+    add_retriever_routes(router, below)
     for dialect, prefix in _PREFIXES.items():
         router.add_route("*", below + prefix + "{call:.*}", partial(_no_such_call, dialect))
     return calls

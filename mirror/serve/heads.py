@@ -21,8 +21,8 @@ from mirror.serve.formats import describe
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Answer = Callable[[DialectName, Endpoint, web.Request], Awaitable[web.StreamResponse]]
 
-#: Of a request: the tcia dialect's call that it asks, and when it came, in monotonic seconds. aiohttp has keys of a kind
-#: of their own for requests since 3.14, and took any before.
+#: Of a request: the tcia dialect's call that it asks, and when it came, in monotonic seconds. Since 3.14 aiohttp has
+#: keys of their own for requests, and took any before.
 _ASKED: Any = getattr(web, "RequestKey", web.AppKey)("asked", tuple)
 #: The server's name alone: which engine it imitates, and not by which version of what.
 _ENGINE = {"Bindaas-version": "tcia-mirror", "Vendor": "tcia-mirror"}

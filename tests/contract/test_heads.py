@@ -1,4 +1,4 @@
-"""The headers that the archive's two servers send beside the body's own: the tcia engine's, and leave for other pages."""
+"""The headers that the archive's two servers send besides the body's: the tcia engine's, and leave for pages."""
 
 from __future__ import annotations
 
