@@ -163,6 +163,8 @@ _COUNTED = frozenset({"ImageCount", "FileSize"})
 _CRITERIA = (
     Param("criteriaType", tcia="", numbered=True), Param("value", tcia="", numbered=True),
     Param("fromDate", tcia="", numbered=True), Param("toDate", tcia="", numbered=True),
+    Param("fromDay", tcia="", numbered=True), Param("toDay", tcia="", numbered=True),
+    Param("eventType", tcia="", numbered=True),
     Param("sortField", required=True, tcia=""), Param("sortDirection", required=True, tcia=""),
     Param("start", required=True, kind=Kind.INTEGER, tcia=""),
     Param("size", required=True, kind=Kind.INTEGER, tcia=""), Param("tool", tcia=""),
