@@ -27,7 +27,13 @@ from mirror.serve.retriever import add_retriever_routes, retriever_paths
 from mirror.serve.served import Served
 from mirror.settings import ServeSettings
 
-_PREFIXES: dict[DialectName, str] = {"nbia": NBIA_PREFIX, "tcia": TCIA_PREFIX}
+#: The tcia engine answered under two versions alike, and clients ask either.
+_PREFIXES: tuple[tuple[DialectName, str], ...] = (
+    ("nbia", NBIA_PREFIX),
+    ("tcia", TCIA_PREFIX),
+    ("tcia", TCIA_PREFIX.replace("/v4/", "/v3/")),
+)
+_SHARED = "../../SharedList/query/"
 _LARGEST_FORM = 16 * 1024 * 1024
 
 
@@ -68,7 +74,7 @@ def make_app(
 def _add_calls(router: web.UrlDispatcher, below: str, answers: Answers, heads: Heads) -> list[Call]:
     calls: list[Call] = []
     for endpoint in ENDPOINTS.values():
-        for dialect, prefix in _PREFIXES.items():
+        for dialect, prefix in _PREFIXES:
             if (path := endpoint.path(dialect)) is not None:
                 path = below + urljoin(prefix, path)
                 router.add_route("*", path, heads.call(dialect, endpoint, answers.answer))
@@ -81,8 +87,9 @@ def _add_calls(router: web.UrlDispatcher, below: str, answers: Answers, heads: H
         calls.append(("nbia", endpoint, path))
     add_guest_routes(router, below)
     add_retriever_routes(router, below)
-    for dialect, prefix in _PREFIXES.items():
-        router.add_route("*", below + prefix + "{call:.*}", partial(_no_such_call, dialect))
+    for dialect, prefix in _PREFIXES:
+        for folder in ("", _SHARED) if dialect == "tcia" else ("",):
+            router.add_route("*", below + urljoin(prefix, folder) + "{call:.*}", partial(_no_such_call, dialect))
     return calls
 
 
@@ -91,6 +98,6 @@ async def _metadata(endpoint: Endpoint, request: web.Request) -> web.Response:
 
 
 async def _no_such_call(dialect: DialectName, request: web.Request) -> web.Response:
-    call = request.match_info["call"]
+    call = request.match_info["call"].removesuffix("/metadata")
     detail = "HTTP 404 Not Found" if dialect == "nbia" else f"QueryEndpoint [{call}] not found"
     return fault(dialect, detail).response()

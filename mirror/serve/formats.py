@@ -228,11 +228,14 @@ def _nbia_html(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
 
 
 def _tcia_html(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
-    yield b"<HTML><BODY><TABLE id='data' BORDER=1>" + _table_row(endpoint.tcia_fields, "TH")
+    def line(cells: Sequence[str], tag: str) -> bytes:
+        return _table_row(cells, tag).replace(b"<TR>", b"<TR>\n", 1) + b"\n"
+
+    yield b"<HTML><BODY><P ALIGN='center'><TABLE id='data' BORDER=1>\n<thead>" + line(endpoint.tcia_fields, "TH")
+    yield b"</thead><tbody>"
     for row in rows:
-        cells = ["null" if row.get(name) is None else _escaped(str(row[name])) for name in endpoint.tcia_fields]
-        yield _table_row(cells, "TD")
-    yield b"</TABLE></BODY></HTML>"
+        yield line(["null" if row.get(n) is None else _escaped(str(row[n])) for n in endpoint.tcia_fields], "TD")
+    yield b"</tbody></TABLE></P></BODY></HTML>"
 
 
 def _table_row(cells: Sequence[str], tag: str) -> bytes:
