@@ -237,7 +237,7 @@ class ArchiveClient:
         return await self._text("getManifestForCollection", Collection=collection, **options)
 
     async def get_manifest_for_simple_search(self, **criteria: str) -> str:
-        """nbia: the text of a `.tcia` file that names the series of get_simple_search."""
+        """nbia: the text of a `.tcia` file that names the series of a page of get_simple_search."""
         return await self._text("getManifestForSimpleSearch", **_PAGE | criteria)
 
     async def get_simple_search(self, **criteria: str) -> dict[str, Any]:

@@ -369,7 +369,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             missing="A parameter, collection is required for this API call.",
         ),
         Endpoint(
-            "getManifestForSimpleSearch", "A manifest (.tcia) of the series that a simple search finds.", _CRITERIA,
+            "getManifestForSimpleSearch", "A manifest (.tcia) of the series on a page of a simple search.", _CRITERIA,
             "getManifestForSimpleSearch", None, answer=Answer.MANIFEST, formats=(), method="POST", lax=True,
             missing=_PAGE,
         ),

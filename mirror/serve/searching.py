@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -184,23 +184,18 @@ def _time_point(number: int, params: Params) -> _TimePoint:
 
 
 def _page(catalogue: Catalogue, asked: _Asked, params: Params) -> dict[str, Any]:
-    start, size = _whole(params, "start"), _whole(params, "size")
     counted: dict[str, Counter[str]] = {name: Counter() for name in ("Collection", "Modality", "BodyPartExamined")}
     species: Counter[str] = Counter()
-    patients = []
-    for patient, rows in _found(catalogue, asked):
-        patients.append(patient)
+
+    def count(patient: _Patient, rows: Sequence[Row]) -> None:
         species[patient.species] += 1
         for name, counter in counted.items():
             counter.update({str(row[name]) for row in rows if row.get(name)})
-    patients.sort(
-        key=_SORTS.get(params["sortField"].lower(), lambda p: p.collection.lower()),
-        reverse=params["sortDirection"].lower() != "ascending",
-    )
-    shown = patients[start : start + size]
+
+    start, shown, total = _shown(catalogue, asked, params, count)
     return {
         "resultSet": [_result(catalogue, asked, patient, n) for n, patient in enumerate(shown, start + 1)],
-        "totalPatients": len(patients),
+        "totalPatients": total,
         "bodyParts": _values(counted["BodyPartExamined"]),
         "modalities": _values(counted["Modality"]),
         "collections": _values(counted["Collection"]),
@@ -209,10 +204,28 @@ def _page(catalogue: Catalogue, asked: _Asked, params: Params) -> dict[str, Any]
     }
 
 
+def _shown(
+    catalogue: Catalogue, asked: _Asked, params: Params, meet: Callable[[_Patient, Sequence[Row]], None]
+) -> tuple[int, list[_Patient], int]:
+    """The number of a page's first patient, its patients in order, and how many there are on all pages.
+
+    `meet` is told of each patient found and of the series that match.
+    """
+    start, size = _whole(params, "start"), _whole(params, "size")
+    patients = []
+    for patient, rows in _found(catalogue, asked):
+        patients.append(patient)
+        meet(patient, rows)
+    patients.sort(
+        key=_SORTS.get(params["sortField"].lower(), lambda p: p.collection.lower()),
+        reverse=params["sortDirection"].lower() != "ascending",
+    )
+    return start, patients[start : start + size], len(patients)
+
+
 def _result(catalogue: Catalogue, asked: _Asked, patient: _Patient, number: int) -> dict[str, Any]:
-    rows = [r for r in _series_of(catalogue, patient.collection, patient.subject) if asked.holds(r)]
+    rows = _matching(catalogue, asked, patient)
     studies = _studies_of(catalogue, patient.collection, patient.subject)
-    rows = _in_time(asked, rows, studies)
     of_study: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         of_study[row["StudyInstanceUID"]].append(row)
@@ -249,21 +262,21 @@ def _result(catalogue: Catalogue, asked: _Asked, patient: _Patient, number: int)
 
 
 def _manifest(catalogue: Catalogue, asked: _Asked | None, params: Params, origin: str) -> str:
-    now = datetime.now(UTC).strftime("%Y-%m-%d_%H-%M")
+    now = datetime.now(UTC)
     if asked is None:
-        name = f"{params['Collection']}-{now}"
+        name = f"{params['Collection']}-{now:%Y-%m-%d_%H-%M}"
         # A mirror shows what is visible: of other states it has only what the archive withdrew.
-        uids: Iterator[str] = (
-            row["SeriesInstanceUID"] for row in catalogue.series({"Collection": params["Collection"]})
-        )
+        rows: Iterable[Row] = catalogue.series({"Collection": params["Collection"]})
         if params.get("visibility", "1") not in ("", "1", "13"):
-            uids = iter(())
+            rows = ()
+        annotations = params.get("includeAnnotation", "").lower() != "false"
     else:
-        name = f"manifest-{now}"
-        uids = (row["SeriesInstanceUID"] for _, rows in _found(catalogue, asked) for row in rows)
+        name = f"manifest-{int(now.timestamp() * 1000)}"
+        _, shown, _ = _shown(catalogue, asked, params, lambda *_: None)
+        rows = (row for patient in shown for row in _matching(catalogue, asked, patient))
+        annotations = False
     text = io.StringIO()
-    annotations = params.get("includeAnnotation", "").lower() != "false"
-    write_tcia(uids, text, name=name, origin=origin, annotations=annotations)
+    write_tcia((row["SeriesInstanceUID"] for row in rows), text, name=name, origin=origin, annotations=annotations)
     return text.getvalue()
 
 
@@ -296,6 +309,13 @@ def _in_time(asked: _Asked, series: list[Row], studies: Mapping[str, Row]) -> li
     if (point := asked.time_point) is None:
         return series
     return [row for row in series if point.holds(studies.get(row["StudyInstanceUID"], {}))]
+
+
+def _matching(catalogue: Catalogue, asked: _Asked, patient: _Patient) -> list[Row]:
+    """The series of a patient found that match, as _found had them."""
+    where = patient.collection, patient.subject
+    rows = [row for row in _series_of(catalogue, *where) if asked.holds(row)]
+    return rows if asked.time_point is None else _in_time(asked, rows, _studies_of(catalogue, *where))
 
 
 # The catalogue's filters do not regard the case; two patients may differ in nothing else.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -250,6 +251,19 @@ async def test_a_manifest_of_a_collection_names_this_server_and_its_series(archi
     assert plain.text.endswith("ListOfSeriesToDownload=\n")
     missing = await ask(archive.url() + "getManifestForCollection", "POST", [("visibility", "1")])
     assert (missing.status, missing.text) == (400, "A parameter, collection is required for this API call.")
+
+
+async def test_a_manifest_of_a_search_is_of_its_page_and_without_annotations(archive: FakeArchive) -> None:
+    """The server's source: the patients of the page, in its order, and never annotation files."""
+    page = {"start": "1", "size": "1", "sortDirection": "descending"}
+    (patient,) = (await search(archive, **page)).rows["resultSet"]
+    answer = await search(archive, call="getManifestForSimpleSearch", **page)
+    listed = [uid for study in patient["studyIdentifiers"] for uid in study["seriesIdentifiers"]]
+    assert read_series_uids(answer.text, "answer") == listed
+    assert "includeAnnotation=false\n" in answer.text
+    assert re.search(r"^databasketId=manifest-\d{13}\.tcia$", answer.text, re.MULTILINE)
+    wrong = await search(archive, call="getManifestForSimpleSearch", size="x")
+    assert (wrong.status, "size" in wrong.text) == (400, True)
 
 
 async def test_our_client_asks_them(archive: FakeArchive) -> None:
