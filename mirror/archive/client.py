@@ -237,8 +237,8 @@ class ArchiveClient:
         return await self._text("getManifestForCollection", Collection=collection, **options)
 
     async def get_manifest_for_simple_search(self, **criteria: str) -> str:
-        """nbia: the text of a `.tcia` file that names the series of a page of get_simple_search."""
-        return await self._text("getManifestForSimpleSearch", **_PAGE | criteria)
+        """nbia: the text of a `.tcia` file that names the series of get_simple_search, or of a page of it."""
+        return await self._text("getManifestForSimpleSearch", **_PAGE | {"size": "1000000"} | criteria)
 
     async def get_simple_search(self, **criteria: str) -> dict[str, Any]:
         """nbia: a page of the patients who match criteriaType0, value0 and so on, as the archive's object."""

@@ -54,8 +54,9 @@ class Heads:
     async def tell(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add to an answer what its dialect's server would; for aiohttp's `on_response_prepare`."""
         headers = response.headers
-        is_tcia = "/services/v" in request.path and "/nbia-api/" not in request.path
-        if self._open and (is_tcia or "Origin" in request.headers):
+        is_nbia = "/nbia-api/" in request.path
+        is_tcia = not is_nbia and "/services/v" in request.path
+        if self._open and (is_nbia or is_tcia):
             headers.update(_ANY_ORIGIN)
         if not is_tcia:
             return
