@@ -41,7 +41,7 @@ async def test_a_tcia_answer_brings_its_own_description(archive: FakeArchive, me
 
 @pytest.mark.parametrize("call", [e.tcia for e in ENDPOINTS.values() if e.tcia is not None])
 async def test_every_tcia_call_has_them_and_no_head_is_too_long(archive: FakeArchive, call: str) -> None:
-    """Clients take 8190 bytes of a header's line, some of them no more."""
+    """nginx takes a page of memory of it, 4096 bytes, and answers 502 for more; clients take 8190 bytes of a line."""
     params = {
         "SeriesInstanceUID": ALPHA, "SOPInstanceUID": instance_uid(ALPHA, 1), "Collection": "Lung-Alpha",
         "Modality": "CT", "Date": "2020-01-01", "name": "none",
@@ -49,7 +49,7 @@ async def test_every_tcia_call_has_them_and_no_head_is_too_long(archive: FakeArc
     answer = await ask(archive.url("tcia") + call, **params)
     assert answer.status == 200
     assert answer.headers.keys() >= ENGINE | ALWAYS
-    assert all(len(value) < 8000 for value in answer.headers.values())
+    assert sum(len(name) + len(value) + 4 for name, value in answer.headers.items()) < 3800
 
 
 @pytest.mark.parametrize("call", ["getSeriesSize", "nosuch", "getImage?SeriesInstanceUID=1.2", "getSeries/metadata"])
