@@ -175,8 +175,16 @@ async def test_a_shared_list_has_time_stamps_too(archive: FakeArchive) -> None:
     for version in VERSIONS:
         (row,) = await rows(archive, version + "getContentsByName", name="A List")
         assert STAMP.fullmatch(row["Date Released"])
+        assert STAMP.fullmatch(row["SeriesDate"])
         recorded = V1["getContentsByName"][0]
         assert re.fullmatch(r"\d{4}-\d\d-\d\d 00:00:00\.0", recorded["SeriesDate"])
+
+
+async def test_a_shared_list_of_the_tcia_dialect_has_plain_days(archive: FakeArchive) -> None:
+    make_list(archive.root, "a list", [ALPHA])
+    (row,) = (await ask(archive.origin + "/services/v4/SharedList/query/ContentsByName", name="a list")).rows
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", row["SeriesDate"])
+    assert "Date Released" not in row
 
 
 @versions
