@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import pydicom
+from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_description, dictionary_has_tag
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
@@ -56,6 +57,11 @@ def read_tags(file: BinaryIO) -> Iterator[Fields]:
     dataset = pydicom.dcmread(file, stop_before_pixels=True)
     yield from _tags(dataset.file_meta, "")
     yield from _tags(dataset, "")
+
+
+def uid_names() -> dict[str, str]:
+    """The UIDs that the standard names (PS3.6, Annex A), SOP classes among them, each with its name."""
+    return {uid: name for uid, (name, *_) in UID_dictionary.items() if name}
 
 
 def _tags(dataset: pydicom.Dataset, level: str) -> Iterator[Fields]:

@@ -181,6 +181,10 @@ class ArchiveClient:
         """nbia: canonical rows with the Visibility of a series, hidden ones too."""
         return await self._rows("getSeriesQCInfo", lambda r: r, seriesId=series_instance_uid)
 
+    async def get_denied_series(self, series_instance_uids: Sequence[str]) -> Rows[dict[str, Any]]:
+        """nbia: canonical rows of those of these series that are not there or not shown."""
+        return await self._rows("getDeniedSeries", lambda r: r, seriesList=",".join(series_instance_uids))
+
     async def get_collection_descriptions(self, **where: str) -> Rows[dict[str, Any]]:
         """nbia: descriptions and DOIs. `where`: collectionName."""
         return await self._rows("getCollectionDescriptions", lambda r: r, **where)
@@ -233,8 +237,8 @@ class ArchiveClient:
         return await self._text("getManifestForCollection", Collection=collection, **options)
 
     async def get_manifest_for_simple_search(self, **criteria: str) -> str:
-        """nbia: the text of a `.tcia` file that names the series of get_simple_search."""
-        return await self._text("getManifestForSimpleSearch", **_PAGE | criteria)
+        """nbia: the text of a `.tcia` file that names the series of get_simple_search, or of a page of it."""
+        return await self._text("getManifestForSimpleSearch", **_PAGE | {"size": "1000000"} | criteria)
 
     async def get_simple_search(self, **criteria: str) -> dict[str, Any]:
         """nbia: a page of the patients who match criteriaType0, value0 and so on, as the archive's object."""

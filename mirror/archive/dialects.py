@@ -245,7 +245,7 @@ def encode_row(endpoint: Endpoint, dialect: DialectName, row: Mapping[str, Any])
 
 def _encode_value(dialect: DialectName, endpoint: Endpoint, name: str, value: Any) -> Any:
     if FIELDS[name].kind is Kind.DATE:
-        if endpoint.days is Days.STAMP and (day := _ISO_DAY.fullmatch(str(value))):
+        if dialect == "nbia" and endpoint.days is Days.STAMP and (day := _ISO_DAY.fullmatch(str(value))):
             return f"{day[1]} 00:00:00.0"
         return encode_day(dialect, str(value))
     if dialect == "tcia" and (FIELDS[name].kind is Kind.DECIMAL or name == "TotalSizeInBytes"):

@@ -163,6 +163,8 @@ _COUNTED = frozenset({"ImageCount", "FileSize"})
 _CRITERIA = (
     Param("criteriaType", tcia="", numbered=True), Param("value", tcia="", numbered=True),
     Param("fromDate", tcia="", numbered=True), Param("toDate", tcia="", numbered=True),
+    Param("fromDay", tcia="", numbered=True), Param("toDay", tcia="", numbered=True),
+    Param("eventType", tcia="", numbered=True),
     Param("sortField", required=True, tcia=""), Param("sortDirection", required=True, tcia=""),
     Param("start", required=True, kind=Kind.INTEGER, tcia=""),
     Param("size", required=True, kind=Kind.INTEGER, tcia=""), Param("tool", tcia=""),
@@ -265,7 +267,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             "ContentsByName", "Series of a shared list.", (Param("name", required=True),),
             "../v1/getContentsByName", "../../SharedList/query/ContentsByName",
             (*_words(_SERIES_TCIA), "Date Released"), _words(_SERIES_TCIA), formats=(Format.JSON,),
-            missing="A parameter, name is required for this API call.", lax=True,
+            missing="A parameter, name is required for this API call.", lax=True, days=Days.STAMP,
         ),
         Endpoint(
             "getUpdatedSeries", "Series released after a day.",
@@ -284,6 +286,12 @@ ENDPOINTS: dict[str, Endpoint] = {
             (Param("seriesId", required=True, tcia=""),),
             "getSeriesQCInfo", None, _words(_METADATA_HEAD + " Visibility" + _METADATA_TAIL), method="POST",
             numbers=_COUNTED,
+        ),
+        Endpoint(
+            "getDeniedSeries", "Those of the listed series (comma-separated UIDs) that are not there or not shown.",
+            (Param("seriesList", required=True, tcia=""), Param("userName", tcia="")),
+            "getDeniedSeries", None, ("SeriesInstanceUID",),
+            missing="A parameter, seriesList,  a list of SeriesInstanceUID is required for this API call.",
         ),
         Endpoint(
             "getMD5HashForImage", "MD5 of one DICOM file, as text.",
@@ -361,7 +369,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             missing="A parameter, collection is required for this API call.",
         ),
         Endpoint(
-            "getManifestForSimpleSearch", "A manifest (.tcia) of the series that a simple search finds.", _CRITERIA,
+            "getManifestForSimpleSearch", "A manifest (.tcia) of the series on a page of a simple search.", _CRITERIA,
             "getManifestForSimpleSearch", None, answer=Answer.MANIFEST, formats=(), method="POST", lax=True,
             missing=_PAGE,
         ),

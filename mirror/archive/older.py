@@ -1,8 +1,8 @@
 """The nbia server's calls before v4, which clients in use still make: v1, v2, and some without a version.
 
 Each is a row of THE table with what is different about it, served beside v4 and never asked by our own client. All of
-them ignore parameters that they do not know; days are time stamps, values stand as they are stored, and filters by
-modality, body part and maker regard the case.
+them ignore parameters that they do not know; days are time stamps, values stand as they are stored, CSV is not quoted,
+and filters by modality, body part and maker regard the case.
 
 Source: NBIA-TCIA server source at 865725e0; recorded answers of v1 (tests/data/nbia-v1-answers.json).
 """
@@ -119,7 +119,9 @@ def _of_version(version: str) -> Iterator[Endpoint]:
         tuple(_METADATA), spelled=_METADATA, numbers=frozenset(), lax=True, older=True,
         missing="A parameter, SeriesInstanceUID is required for this API call.",
     )  # fmt: skip
-    if version == "v2":
+    if version == "v1":
+        yield _older("getDeniedSeries", where)
+    else:
         yield _older("ContentsByName", where, path="getContentsByName")
 
 

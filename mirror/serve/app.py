@@ -20,13 +20,21 @@ from mirror.serve.counting import Desk
 from mirror.serve.formats import describe
 from mirror.serve.gate import Gate, name_no_software
 from mirror.serve.guests import add_guest_routes, guest_paths
+from mirror.serve.heads import Heads
 from mirror.serve.openapi import Call, Published
 from mirror.serve.page import add_page
 from mirror.serve.parameters import fault
+from mirror.serve.retriever import add_retriever_routes, retriever_paths
 from mirror.serve.served import Served
 from mirror.settings import ServeSettings
 
-_PREFIXES: dict[DialectName, str] = {"nbia": NBIA_PREFIX, "tcia": TCIA_PREFIX}
+#: The tcia engine answered under two versions alike, and clients ask either.
+_PREFIXES: tuple[tuple[DialectName, str], ...] = (
+    ("nbia", NBIA_PREFIX),
+    ("tcia", TCIA_PREFIX),
+    ("tcia", TCIA_PREFIX.replace("/v4/", "/v3/")),
+)
+_SHARED = "../../SharedList/query/"
 _LARGEST_FORM = 16 * 1024 * 1024
 
 
@@ -47,11 +55,14 @@ def make_app(
     gate = Gate(served, desk)
     app = web.Application(middlewares=[gate.middleware, *middlewares], client_max_size=_LARGEST_FORM)
     answers = Answers(served)
+    heads = Heads(open_to_all=not served.rights.are_needed)
     # Behind a proxy that passes the path on as it came, and behind one that takes its own part off.
     for below in dict.fromkeys(("", urlsplit(settings.base_url).path.rstrip("/"))):
-        calls = _add_calls(app.router, below, answers)
+        calls = _add_calls(app.router, below, answers, heads)
         # The same document at each: its paths are below where it is itself.
-        published = Published([(d, e, path.removeprefix(below)) for d, e, path in calls], guest_paths())
+        published = Published(
+            [(d, e, path.removeprefix(below)) for d, e, path in calls], guest_paths() | retriever_paths()
+        )
         published.add_routes(app.router, below)
         app.router.add_get(below + "/healthz", served.health)
         app.router.add_get(below + "/readyz", served.readiness)
@@ -59,6 +70,7 @@ def make_app(
         add_page(app, served, below)
     app.on_response_prepare.append(name_no_software)
     app.on_response_prepare.append(served.tell_source)
+    app.on_response_prepare.append(heads.tell)
     app.on_shutdown.append(served.begin_stop)
     app.on_startup.append(gate.counting.open)
     app.on_cleanup.append(gate.counting.close)
@@ -66,23 +78,25 @@ def make_app(
     return app
 
 
-def _add_calls(router: web.UrlDispatcher, below: str, answers: Answers) -> list[Call]:
+def _add_calls(router: web.UrlDispatcher, below: str, answers: Answers, heads: Heads) -> list[Call]:
     calls: list[Call] = []
     for endpoint in ENDPOINTS.values():
-        for dialect, prefix in _PREFIXES.items():
+        for dialect, prefix in _PREFIXES:
             if (path := endpoint.path(dialect)) is not None:
                 path = below + urljoin(prefix, path)
-                router.add_route("*", path, partial(answers.answer, dialect, endpoint))
+                router.add_route("*", path, heads.call(dialect, endpoint, answers.answer))
                 calls.append((dialect, endpoint, path))
                 if dialect == "tcia":
                     router.add_get(path + "/metadata", partial(_metadata, endpoint))
     for path, endpoint in OLDER.items():
         path = below + urljoin(NBIA_PREFIX, path)
-        router.add_route("*", path, partial(answers.answer, "nbia", endpoint))
+        router.add_route("*", path, heads.call("nbia", endpoint, answers.answer))
         calls.append(("nbia", endpoint, path))
     add_guest_routes(router, below)
-    for dialect, prefix in _PREFIXES.items():
-        router.add_route("*", below + prefix + "{call:.*}", partial(_no_such_call, dialect))
+    add_retriever_routes(router, below)
+    for dialect, prefix in _PREFIXES:
+        for folder in ("", _SHARED) if dialect == "tcia" else ("",):
+            router.add_route("*", below + urljoin(prefix, folder) + "{call:.*}", partial(_no_such_call, dialect))
     return calls
 
 
@@ -91,6 +105,6 @@ async def _metadata(endpoint: Endpoint, request: web.Request) -> web.Response:
 
 
 async def _no_such_call(dialect: DialectName, request: web.Request) -> web.Response:
-    call = request.match_info["call"]
+    call = request.match_info["call"].removesuffix("/metadata")
     detail = "HTTP 404 Not Found" if dialect == "nbia" else f"QueryEndpoint [{call}] not found"
     return fault(dialect, detail).response()

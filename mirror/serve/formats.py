@@ -1,7 +1,7 @@
 """Rows as the bytes each dialect's server sends: JSON, CSV, XML and HTML. Pure, and one row at a time.
 
-Hides the two servers' habits of quoting, of nulls and of numbers. Faithful but for two faults of theirs: a null in
-the first column of nbia's CSV does not shift the row here, and tcia's XML is escaped.
+Hides the two servers' habits of quoting, of nulls and of numbers. Faithful but for faults of theirs, which docs/api.md
+lists: what is a comma in a value, a null in the first column or a < is never taken for anything else here.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ def _nbia_json(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
 
 # CSV
 
+_SPLITS = re.compile(r'[,\r\n]|^"')
+
 
 def _nbia_csv(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
     names = endpoint.nbia_fields
@@ -126,13 +128,20 @@ def _nbia_csv(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
             value = row.get(names[0])
             yield b"\n\n" if value is None else f"{text_of(endpoint, names[0], value)}\n".encode()
         return
-    yield _quoted(names)
+    line = _plain if endpoint.older else _quoted
+    yield line(names)
     for row in rows:
-        yield _quoted(["" if row.get(name) is None else text_of(endpoint, name, row[name]) for name in names])
+        yield line(["" if row.get(name) is None else text_of(endpoint, name, row[name]) for name in names])
 
 
 def _quoted(values: Sequence[str]) -> bytes:
     return (",".join('"' + value.replace('"', '""') + '"' for value in values) + "\n").encode()
+
+
+def _plain(values: Sequence[str]) -> bytes:
+    """Not quoted, as before v4; but where a value would be taken for two, it is."""
+    cells = ('"' + v.replace('"', '""') + '"' if _SPLITS.search(v) else v for v in values)
+    return (",".join(cells) + "\n").encode()
 
 
 def _tcia_csv(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
@@ -219,11 +228,14 @@ def _nbia_html(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
 
 
 def _tcia_html(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
-    yield b"<HTML><BODY><TABLE id='data' BORDER=1>" + _table_row(endpoint.tcia_fields, "TH")
+    def line(cells: Sequence[str], tag: str) -> bytes:
+        return _table_row(cells, tag).replace(b"<TR>", b"<TR>\n", 1) + b"\n"
+
+    yield b"<HTML><BODY><P ALIGN='center'><TABLE id='data' BORDER=1>\n<thead>" + line(endpoint.tcia_fields, "TH")
+    yield b"</thead><tbody>"
     for row in rows:
-        cells = ["null" if row.get(name) is None else _escaped(str(row[name])) for name in endpoint.tcia_fields]
-        yield _table_row(cells, "TD")
-    yield b"</TABLE></BODY></HTML>"
+        yield line(["null" if row.get(n) is None else _escaped(str(row[n])) for n in endpoint.tcia_fields], "TD")
+    yield b"</tbody></TABLE></P></BODY></HTML>"
 
 
 def _table_row(cells: Sequence[str], tag: str) -> bytes:

@@ -36,8 +36,8 @@ _TEXT: Schema = {"type": "string"}
 _FORM = "application/x-www-form-urlencoded"
 #: Calls that send nulls, where all others leave them out.
 _WITH_NULLS = frozenset({"getCollectionDescriptions"})
-_WITHOUT_CONTENT = frozenset({"getSeriesQCInfo", "getSeriesMetaData"})
-_LISTS = frozenset({"list", "seriesId"})
+_WITHOUT_CONTENT = frozenset({"getSeriesQCInfo", "getSeriesMetaData", "getDeniedSeries"})
+_LISTS = frozenset({"list", "seriesId", "seriesList"})
 _TOO_LARGE: Schema = {"413": {"description": "The form is too large.", "content": {"text/plain": {"schema": _TEXT}}}}
 _DECIMALS = r"^-?\d+\.\d{6}$"
 _UID = r"^[0-9]+(\.[0-9]+)*$"
@@ -319,7 +319,7 @@ def _nbia_refusals(dialect: DialectName, endpoint: Endpoint, method: str) -> Sch
     if content:
         told["400"] = {"description": " ".join(["Refused.", *texts]), "content": content}
     if endpoint.name in _WITHOUT_CONTENT:
-        told["204"] = {"description": "No series was named, or none that is shown."}
+        told["204"] = {"description": "There is nothing to tell of the series that were named."}
     return told
 
 

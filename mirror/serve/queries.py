@@ -42,6 +42,8 @@ _NBIA_DAYS = {
 }
 #: What calls before v4 compare with regard to case.
 _STORED = {"Modality", "BodyPartExamined", "Manufacturer"}
+#: What getSeriesMetaData has without commas.
+_WRITTEN = ("StudyDescription", "SeriesDescription", "Manufacturer")
 _TCIA_DAY = re.compile(r"(?P<year>\d{4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})")
 _NOT_IN_A_UID_LIST = re.compile(r"[^0-9.,]")
 
@@ -94,6 +96,8 @@ def rows_of(catalogue: Catalogue, root: Path, endpoint: Endpoint, dialect: Diale
             rows = _metadata_of_one(catalogue, root, params["SeriesInstanceUID"])
         case "getSeriesQCInfo":
             rows = _visibility(catalogue, params["seriesId"])
+        case "getDeniedSeries":
+            rows = _denied(catalogue, params["seriesList"])
         case "getCollectionDescriptions":
             rows = _descriptions(catalogue, params.get("collectionName"), older=endpoint.older)
         case "getCollectionValuesAndCounts":
@@ -199,7 +203,10 @@ def _unknown_size(dialect: DialectName, endpoint: Endpoint) -> Sequence[dict[str
 
 
 def _metadata_of_one(catalogue: Catalogue, root: Path, uid: str) -> Rows:
-    """getSeriesMetaData: the row of one series, or status 204. A mirror holds no annotation files."""
+    """getSeriesMetaData: the row of one series, or status 204. A mirror holds no annotation files.
+
+    Its clients cut lines at commas: there are none in what people wrote.
+    """
     row = next(_series_metadata(catalogue, uid), None)
     if row is None:
         raise Refusal(204, "")
@@ -209,7 +216,8 @@ def _metadata_of_one(catalogue: Catalogue, root: Path, uid: str) -> Rows:
             header, _ = read_header(file, path.stat().st_size)
     except (OSError, ValueError) as error:
         raise StoreError(f"{path.name}: {error}") from error
-    yield {**row, "SOPClassUID": header.sop_class_uid, "AnnotationSize": 0}
+    written = {name: str(row[name]).replace(",", " ") for name in _WRITTEN if row.get(name)}
+    yield {**row, **written, "SOPClassUID": header.sop_class_uid, "AnnotationSize": 0}
 
 
 def _metadata(catalogue: Catalogue, uids: str) -> Rows:
@@ -224,6 +232,14 @@ def _visibility(catalogue: Catalogue, uids: str) -> Rows:
         for hidden, told in ((False, "Visible"), (True, "Not Visible")):
             for row in _series_metadata(catalogue, uid, hidden=hidden):
                 yield {**row, "Visibility": told}
+
+
+def _denied(catalogue: Catalogue, uids: str) -> Rows:
+    """The listed series that are not shown, for whatever reason; where there is none, status 204."""
+    denied = [uid for uid in dict.fromkeys(uids.split(",")) if catalogue.series_size(uid) is None]
+    if not denied:
+        raise Refusal(204, "")
+    yield from ({"SeriesInstanceUID": uid} for uid in denied)
 
 
 def _uids(listed: str) -> Iterable[str]:

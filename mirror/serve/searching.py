@@ -7,8 +7,9 @@ refused, where the archive's server passes over it and answers with more than wa
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -39,32 +40,50 @@ _FIELDS = {
     "thirdpartyanalysis": "ThirdPartyAnalysis",
     "patientcriteria": "PatientID",
 }
-_SORTS = {"subject": "subject", "studies": "studies", "series": "series", "collection": "collection"}
+#: PhantomCriteria: what a patient's Phantom must be, in upper case; None: it does not matter.
+_PHANTOMS = {"0": "YES", "1": "NO", "2": None}
 _HUMAN = ("337915000", "Homo sapiens")
+
+
+@dataclass(frozen=True, slots=True)
+class _TimePoint:
+    """Studies whose offset from an event, in days, is not before `first` and not after `last`."""
+
+    event: str
+    first: float
+    last: float
+
+    def holds(self, study: Row) -> bool:
+        offset = study.get("LongitudinalTemporalOffsetFromEvent")
+        event = str(study.get("LongitudinalTemporalEventType") or "").upper()
+        return event == self.event and offset is not None and self.first <= offset <= self.last
 
 
 @dataclass(slots=True)
 class _Asked:
-    """The criteria: values per field, in upper case, and what is asked of a patient as a whole."""
+    """The criteria: values per field, in upper case, and what is asked of a study and of a patient as a whole."""
 
     fields: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     species: set[str] = field(default_factory=set)
     released: tuple[str, str] | None = None
+    time_point: _TimePoint | None = None
+    phantom: str | None = None
     studies: int = 0
     every_modality: bool = False
 
     def holds(self, series: Row) -> bool:
-        """Whether a row of getSeries is asked for."""
+        """Whether a row of getSeries is asked for, as far as it tells."""
         for name, wanted in self.fields.items():
             if str(series.get(name) or "").upper() not in wanted:
                 return False
         return self.released is None or self.released[0] <= (series.get("DateReleased") or "") <= self.released[1]
 
-    def holds_together(self, series: Sequence[Row], species: str) -> bool:
-        """Whether a patient with these matching series, of the species of that code, is asked for."""
+    def holds_together(self, series: Sequence[Row], patient: Row) -> bool:
+        """Whether a patient with these matching series is asked for."""
         return (
             bool(series)
-            and (not self.species or species in self.species)
+            and (not self.species or (patient.get("SpeciesCode") or _HUMAN[0]) in self.species)
+            and (self.phantom is None or str(patient.get("Phantom") or "NO").upper() == self.phantom)
             and len({row.get("StudyInstanceUID") for row in series}) >= self.studies
             and (
                 not self.every_modality
@@ -75,12 +94,27 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Patient:
-    """One patient found: enough to sort by and to find again."""
+    """One patient found: enough to sort by and to find again. Matching studies and series, and all there are."""
 
     collection: str
     subject: str
+    species: str
     studies: int
     series: int
+    all_studies: int
+    all_series: int
+
+
+#: By what patients are put in order; the archive takes whatever it does not know for the collection, and tcia_utils
+#: says "studies" for "study".
+_SORTS: dict[str, Callable[[_Patient], str | int]] = {
+    "subject": lambda p: p.subject.lower(),
+    "study": lambda p: p.studies,
+    "studies": lambda p: p.studies,
+    "series": lambda p: p.series,
+    "totalnumberofstudies": lambda p: p.all_studies,
+    "totalnumberofseries": lambda p: p.all_series,
+}
 
 
 async def send_search(served: Served, endpoint: Endpoint, request: web.Request, params: Params) -> web.Response:
@@ -120,6 +154,10 @@ def _add(asked: _Asked, kind: str, number: int, params: Params) -> None:
         asked.studies = int(value)
     elif lowered == "modalityandedsearchcriteria":
         asked.every_modality = value.lower() == "all"
+    elif lowered == "phantomcriteria" and value in _PHANTOMS:
+        asked.phantom = _PHANTOMS[value]
+    elif lowered == "timepointcriteria":
+        asked.time_point = _time_point(number, params)
     # tcia_utils 3.3.5 sends the name of its own constant for this one; the days say what is meant.
     elif lowered == "daterangecriteria" or None not in days:
         first, last = (day_of("nbia", (day or "").replace("/", "-")) for day in days)
@@ -130,27 +168,34 @@ def _add(asked: _Asked, kind: str, number: int, params: Params) -> None:
         raise Refusal(400, f"criteriaType{number} and value{number} are not known to this server.")
 
 
+def _time_point(number: int, params: Params) -> _TimePoint:
+    event = params.get(f"eventType{number}")
+    if not event:
+        raise Refusal(400, f"eventType{number}: time points must include event type")
+    days: list[float] = []
+    for name, none in ((f"fromDay{number}", -math.inf), (f"toDay{number}", math.inf)):
+        try:
+            days.append(int(text) if (text := params.get(name)) else none)
+        except ValueError as error:
+            raise Refusal(400, f"{name} is a number of days.") from error
+    if days == [-math.inf, math.inf]:
+        raise Refusal(400, f"fromDay{number}, toDay{number}: time points must include at least a from day or to day")
+    return _TimePoint(event.upper(), days[0], days[1])
+
+
 def _page(catalogue: Catalogue, asked: _Asked, params: Params) -> dict[str, Any]:
-    start, size = _whole(params, "start"), _whole(params, "size")
-    by = params["sortField"].lower()
-    if by not in _SORTS:
-        raise Refusal(400, f"sortField is one of {', '.join(_SORTS)}.")
     counted: dict[str, Counter[str]] = {name: Counter() for name in ("Collection", "Modality", "BodyPartExamined")}
     species: Counter[str] = Counter()
-    patients = []
-    for collection, subject, kind, rows in _found(catalogue, asked):
-        patients.append(_Patient(collection, subject, len({row["StudyInstanceUID"] for row in rows}), len(rows)))
-        species[kind] += 1
+
+    def count(patient: _Patient, rows: Sequence[Row]) -> None:
+        species[patient.species] += 1
         for name, counter in counted.items():
             counter.update({str(row[name]) for row in rows if row.get(name)})
-    patients.sort(
-        key=lambda p: (getattr(p, _SORTS[by]), p.collection, p.subject),
-        reverse=params["sortDirection"].lower().startswith("desc"),
-    )
-    shown = patients[start : start + size]
+
+    start, shown, total = _shown(catalogue, asked, params, count)
     return {
         "resultSet": [_result(catalogue, asked, patient, n) for n, patient in enumerate(shown, start + 1)],
-        "totalPatients": len(patients),
+        "totalPatients": total,
         "bodyParts": _values(counted["BodyPartExamined"]),
         "modalities": _values(counted["Modality"]),
         "collections": _values(counted["Collection"]),
@@ -159,62 +204,132 @@ def _page(catalogue: Catalogue, asked: _Asked, params: Params) -> dict[str, Any]
     }
 
 
+def _shown(
+    catalogue: Catalogue, asked: _Asked, params: Params, meet: Callable[[_Patient, Sequence[Row]], None]
+) -> tuple[int, list[_Patient], int]:
+    """The number of a page's first patient, its patients in order, and how many there are on all pages.
+
+    `meet` is told of each patient found and of the series that match.
+    """
+    start, size = _whole(params, "start"), _whole(params, "size")
+    patients = []
+    for patient, rows in _found(catalogue, asked):
+        patients.append(patient)
+        meet(patient, rows)
+    patients.sort(
+        key=_SORTS.get(params["sortField"].lower(), lambda p: p.collection.lower()),
+        reverse=params["sortDirection"].lower() != "ascending",
+    )
+    return start, patients[start : start + size], len(patients)
+
+
 def _result(catalogue: Catalogue, asked: _Asked, patient: _Patient, number: int) -> dict[str, Any]:
-    where = {"Collection": patient.collection, "PatientID": patient.subject}
-    rows = [r for r in catalogue.series(where) if r.get("PatientID") == patient.subject and asked.holds(r)]
-    of_study: dict[str, list[str]] = defaultdict(list)
+    rows = _matching(catalogue, asked, patient)
+    studies = _studies_of(catalogue, patient.collection, patient.subject)
+    of_study: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        of_study[row["StudyInstanceUID"]].append(row["SeriesInstanceUID"])
+        of_study[row["StudyInstanceUID"]].append(row)
+    points: dict[str, set[int]] = defaultdict(set)
+    for uid in of_study:
+        study = studies.get(uid, {})
+        event, offset = study.get("LongitudinalTemporalEventType"), study.get("LongitudinalTemporalOffsetFromEvent")
+        if event is not None and offset is not None:
+            points[event].add(int(offset))
     return {
         "id": number,
         "subjectId": patient.subject,
         "project": patient.collection,
-        "studyIdentifiers": [{"studyIdentifier": uid, "seriesIdentifiers": uids} for uid, uids in of_study.items()],
-        "totalNumberOfStudies": patient.studies,
-        "totalNumberOfSeries": patient.series,
+        "studyIdentifiers": [
+            {
+                "studyIdentifier": uid,
+                "seriesIdentifiers": [row["SeriesInstanceUID"] for row in own],
+                "seriesAndModality": [
+                    {"seriesId": row["SeriesInstanceUID"], "modality": row["Modality"]}
+                    for row in own
+                    if row.get("Modality")
+                ],
+            }
+            for uid, own in of_study.items()
+        ],
+        "totalNumberOfStudies": patient.all_studies,
+        "totalNumberOfSeries": patient.all_series,
         "modalities": sorted({row["Modality"] for row in rows if row.get("Modality")}),
         "bodyParts": sorted({row["BodyPartExamined"] for row in rows if row.get("BodyPartExamined")}),
+        "species": [patient.species],
+        "timepoints": {event: sorted(days) for event, days in points.items()},
+        "authorized": 1,
     }
 
 
 def _manifest(catalogue: Catalogue, asked: _Asked | None, params: Params, origin: str) -> str:
-    now = datetime.now(UTC).strftime("%Y-%m-%d_%H-%M")
+    now = datetime.now(UTC)
     if asked is None:
-        name = f"{params['Collection']}-{now}"
+        name = f"{params['Collection']}-{now:%Y-%m-%d_%H-%M}"
         # A mirror shows what is visible: of other states it has only what the archive withdrew.
-        uids: Iterator[str] = (
-            row["SeriesInstanceUID"] for row in catalogue.series({"Collection": params["Collection"]})
-        )
+        rows: Iterable[Row] = catalogue.series({"Collection": params["Collection"]})
         if params.get("visibility", "1") not in ("", "1", "13"):
-            uids = iter(())
+            rows = ()
+        annotations = params.get("includeAnnotation", "").lower() != "false"
     else:
-        name = f"manifest-{now}"
-        uids = (row["SeriesInstanceUID"] for _, _, _, rows in _found(catalogue, asked) for row in rows)
+        name = f"manifest-{int(now.timestamp() * 1000)}"
+        _, shown, _ = _shown(catalogue, asked, params, lambda *_: None)
+        rows = (row for patient in shown for row in _matching(catalogue, asked, patient))
+        annotations = False
     text = io.StringIO()
-    annotations = params.get("includeAnnotation", "").lower() != "false"
-    write_tcia(uids, text, name=name, origin=origin, annotations=annotations)
+    write_tcia((row["SeriesInstanceUID"] for row in rows), text, name=name, origin=origin, annotations=annotations)
     return text.getvalue()
 
 
-def _found(catalogue: Catalogue, asked: _Asked) -> Iterator[tuple[str, str, str, list[Row]]]:
-    """Collection, PatientID, species and matching series of each patient who is asked for; one patient at a time."""
+def _found(catalogue: Catalogue, asked: _Asked) -> Iterator[tuple[_Patient, list[Row]]]:
+    """Each patient who is asked for, with the series that match; one patient at a time, by collection and PatientID."""
     named = asked.fields.get("Collection", set())
     where = {"Collection": next(iter(named))} if len(named) == 1 else {}
     # The catalogue gives series by collection and patient.
-    for (collection, subject), all_of in groupby(
+    for (collection, subject), group in groupby(
         catalogue.series(where), key=lambda r: (r["Collection"], r.get("PatientID") or "")
     ):
-        rows: list[Row] = [row for row in all_of if asked.holds(row)]
+        every: list[Row] = list(group)
+        rows = [row for row in every if asked.holds(row)]
+        if rows and asked.time_point is not None:
+            rows = _in_time(asked, rows, _studies_of(catalogue, collection, subject))
         if not rows:
             continue
-        code, words = _species_of(catalogue, rows[0])
-        if asked.holds_together(rows, code):
-            yield collection, subject, words, rows
+        person = next(catalogue.patients({"SeriesInstanceUID": rows[0]["SeriesInstanceUID"]}), {})
+        if asked.holds_together(rows, person):
+            species = person.get("SpeciesDescription") or _HUMAN[1]
+            yield _Patient(collection, subject, species, *_counts(rows), *_counts(every)), rows
 
 
-def _species_of(catalogue: Catalogue, series: Row) -> tuple[str, str]:
-    row = next(catalogue.patients({"SeriesInstanceUID": series["SeriesInstanceUID"]}), {})
-    return row.get("SpeciesCode") or _HUMAN[0], row.get("SpeciesDescription") or _HUMAN[1]
+def _counts(series: Sequence[Row]) -> tuple[int, int]:
+    return len({row.get("StudyInstanceUID") for row in series}), len(series)
+
+
+def _in_time(asked: _Asked, series: list[Row], studies: Mapping[str, Row]) -> list[Row]:
+    """Those of a patient's series whose study is at the time that is asked for."""
+    if (point := asked.time_point) is None:
+        return series
+    return [row for row in series if point.holds(studies.get(row["StudyInstanceUID"], {}))]
+
+
+def _matching(catalogue: Catalogue, asked: _Asked, patient: _Patient) -> list[Row]:
+    """The series of a patient found that match, as _found had them."""
+    where = patient.collection, patient.subject
+    rows = [row for row in _series_of(catalogue, *where) if asked.holds(row)]
+    return rows if asked.time_point is None else _in_time(asked, rows, _studies_of(catalogue, *where))
+
+
+# The catalogue's filters do not regard the case; two patients may differ in nothing else.
+
+
+def _series_of(catalogue: Catalogue, collection: str, subject: str) -> list[Row]:
+    rows = catalogue.series({"Collection": collection, "PatientID": subject})
+    return [r for r in rows if (r["Collection"], r.get("PatientID") or "") == (collection, subject)]
+
+
+def _studies_of(catalogue: Catalogue, collection: str, subject: str) -> dict[str, Row]:
+    """Rows of getPatientStudy of a patient, by StudyInstanceUID."""
+    rows = catalogue.studies({"Collection": collection, "PatientID": subject})
+    return {r["StudyInstanceUID"]: r for r in rows if (r["Collection"], r["PatientID"]) == (collection, subject)}
 
 
 def _values(counted: Counter[str]) -> list[dict[str, Any]]:

@@ -229,6 +229,17 @@ async def test_updated_series_leave_the_day_itself_out(archive: FakeArchive) -> 
 
 
 @pytest.mark.asyncio
+async def test_what_has_no_day_of_release_is_in_no_since_call(archive: FakeArchive) -> None:
+    archive.stamp(BIG, DateReleased=None)
+    url = archive.url()
+    assert BIG not in {row["SeriesInstanceUID"] for row in (await ask(url + "getUpdatedSeries")).rows}
+    brain = {"Collection": "Brain Beta", "fromDate": "01-01-1900"}
+    studies = (await ask(url + "NewStudiesInPatientCollection", **brain)).rows
+    assert uid(2, 1, 2) not in {row["StudyInstanceUID"] for row in studies}
+    assert (await ask(url + "getSeries", SeriesInstanceUID=BIG)).rows
+
+
+@pytest.mark.asyncio
 async def test_size_and_instances_of_a_series(archive: FakeArchive) -> None:
     size = sum(len(body) for series, body in archive.files().values() if series == ALPHA)
     answer = await ask(archive.url() + "getSeriesSize", SeriesInstanceUID=ALPHA)

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from fakes.archive import RELEASED, FakeArchive
 from fakes.asking import ask
-from fakes.dicom import instance_uid, uid
+from fakes.dicom import instance_uid, make_series, uid
 
 from mirror.archive.endpoints import ENDPOINTS
 from mirror.archive.fields import FIELDS
 from mirror.archive.older import OLDER
+from mirror.lists import make_list
 
 ALPHA, BETA = uid(1, 1, 1, 1), uid(2, 1, 1, 1)
 BIG = uid(2, 1, 2, 1)
@@ -142,6 +143,48 @@ async def test_metadata_of_one_series_is_text(archive: FakeArchive, version: str
     unknown = await ask(url, SeriesInstanceUID="1.2.3")
     assert (unknown.status, unknown.body) == (204, b"")
     assert (await ask(url)).status == 400
+
+
+@versions
+async def test_csv_is_quoted_only_where_a_comma_stands(archive: FakeArchive, version: str) -> None:
+    """The NBIA Data Retriever cuts a line at its commas, and takes what is between them for numbers and folders."""
+    given = {"SeriesDescription": 'Axial, "thin"', "StudyDescription": "Head, neck", "Manufacturer": "A, B"}
+    archive.stock(
+        "Brain Beta",
+        make_series(series_uid=uid(5, 5), study_uid=uid(5, 4), patient_id="S5", instances=1, **given),
+        extra=lambda row: {"ProtocolName": "one, two"},
+    )
+    head, line = (
+        await ask(archive.url() + version + "getSeriesMetaData", SeriesInstanceUID=uid(5, 5), format="csv")
+    ).text.splitlines()
+    assert head == ",".join(OLDER[version + "getSeriesMetaData"].nbia_fields)
+    parts = line.split(",")
+    assert (parts[0], parts[1], parts[4], parts[10]) == (uid(5, 5), "Brain Beta", "S5", "CT")
+    assert (parts[6], parts[8], parts[9]) == ("Head  neck", 'Axial  "thin"', "A  B")
+    assert (int(parts[12]), int(parts[18])) == (1, 0)
+    assert int(parts[13]) > 100
+    text = (await ask(archive.url() + version + "getSeries", SeriesInstanceUID=uid(5, 5), format="csv")).text
+    assert text.startswith("SeriesInstanceUID,StudyInstanceUID,")
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert (row["SeriesDescription"], row["ProtocolName"]) == ('Axial, "thin"', "one, two")
+    assert row["Collection"] == "Brain Beta"
+
+
+async def test_a_shared_list_has_time_stamps_too(archive: FakeArchive) -> None:
+    make_list(archive.root, "a list", [ALPHA])
+    for version in VERSIONS:
+        (row,) = await rows(archive, version + "getContentsByName", name="A List")
+        assert STAMP.fullmatch(row["Date Released"])
+        assert STAMP.fullmatch(row["SeriesDate"])
+        recorded = V1["getContentsByName"][0]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d 00:00:00\.0", recorded["SeriesDate"])
+
+
+async def test_a_shared_list_of_the_tcia_dialect_has_plain_days(archive: FakeArchive) -> None:
+    make_list(archive.root, "a list", [ALPHA])
+    (row,) = (await ask(archive.origin + "/services/v4/SharedList/query/ContentsByName", name="a list")).rows
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", row["SeriesDate"])
+    assert "Date Released" not in row
 
 
 @versions

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from fakes.archive import FakeArchive
 from fakes.asking import Answer, ask
+from fakes.dicom import make_series, uid
 from fakes.servers import asking
 
+from mirror.archive.rows import from_json, to_json
+from mirror.ledger import Ledger
 from mirror.manifest import read_series_uids
 
 pytestmark = pytest.mark.asyncio
@@ -58,7 +62,12 @@ async def test_criteria_find_what_get_series_finds(
     assert {(p["project"], p["subjectId"]) for p in found["resultSet"]} == patients
     assert found["totalPatients"] == len(patients)
     assert series_of(found) == {row["SeriesInstanceUID"] for row in rows}
-    assert sum(p["totalNumberOfSeries"] for p in found["resultSet"]) == len(rows)
+    assert sum(len(s["seriesIdentifiers"]) for p in found["resultSet"] for s in p["studyIdentifiers"]) == len(rows)
+    everything = (await ask(archive.url() + "getSeries")).rows
+    for patient in found["resultSet"]:
+        own = [r for r in everything if (r["Collection"], r["PatientID"]) == (patient["project"], patient["subjectId"])]
+        assert patient["totalNumberOfSeries"] == len(own)
+        assert patient["totalNumberOfStudies"] == len({r["StudyInstanceUID"] for r in own})
     assert sum(c["count"] for c in found["collections"]) == len(patients)
     for name, field in (("modalities", "Modality"), ("bodyParts", "BodyPartExamined")):
         have = {row[field]: set() for row in rows if row.get(field)}  # type: dict[str, set[Any]]
@@ -98,6 +107,100 @@ async def test_days_of_release_are_included(
     assert found["totalPatients"] == patients
 
 
+TIMED = uid(6, 1, 1)
+
+
+def stock_timed(archive: FakeArchive) -> None:
+    """A patient with a study before a diagnosis and one after, and one who is a phantom."""
+    for number, offset in ((1, -3), (2, 40)):
+        archive.stock(
+            "Brain Beta",
+            make_series(
+                patient_id="S6-001", study_uid=uid(6, 1, number), series_uid=uid(6, 1, number, 1), instances=1,
+                LongitudinalTemporalEventType="DIAGNOSIS", LongitudinalTemporalOffsetFromEvent=offset,
+            ),
+        )  # fmt: skip
+
+
+async def test_a_patient_found_is_told_as_the_archive_tells_it(archive: FakeArchive) -> None:
+    """The names of its classes PatientSearchResultWithModalityAndBodyPartImpl, StudyIdentifiers, SeriesAndModality."""
+    stock_timed(archive)
+    (patient,) = (await search(archive, ("PatientCriteria", "S6-001"))).rows["resultSet"]
+    assert set(patient) == {
+        "id", "subjectId", "project", "studyIdentifiers", "totalNumberOfStudies", "totalNumberOfSeries", "modalities",
+        "bodyParts", "species", "timepoints", "authorized",
+    }  # fmt: skip
+    assert (patient["species"], patient["timepoints"], patient["authorized"]) == (
+        ["Homo sapiens"],
+        {"DIAGNOSIS": [-3, 40]},
+        1,
+    )
+    first = patient["studyIdentifiers"][0]
+    assert first == {
+        "studyIdentifier": TIMED,
+        "seriesIdentifiers": [uid(6, 1, 1, 1)],
+        "seriesAndModality": [{"seriesId": uid(6, 1, 1, 1), "modality": "CT"}],
+    }
+    (other,) = (await search(archive, ("PatientCriteria", "S2-001"))).rows["resultSet"]
+    assert other["timepoints"] == {}
+
+
+@pytest.mark.parametrize(
+    ("days", "found"),
+    [
+        ({"fromDay0": "-10", "toDay0": "0"}, {uid(6, 1, 1, 1)}),
+        ({"fromDay0": "-3"}, {uid(6, 1, 1, 1), uid(6, 1, 2, 1)}),
+        ({"toDay0": "40"}, {uid(6, 1, 1, 1), uid(6, 1, 2, 1)}),
+        ({"fromDay0": "41"}, set()),
+        ({"fromDay0": "0", "toDay0": "100", "eventType0": "ENROLLMENT"}, set()),
+    ],
+)
+async def test_time_points_are_days_from_an_event(archive: FakeArchive, days: dict[str, str], found: set[str]) -> None:
+    stock_timed(archive)
+    form = {"criteriaType0": "TimePointCriteria", "eventType0": "DIAGNOSIS"} | days | PAGE
+    answer = await ask(archive.url() + "getSimpleSearch", "POST", list(form.items()))
+    assert series_of(answer.rows) == found
+    manifest = await ask(archive.url() + "getManifestForSimpleSearch", "POST", list(form.items()))
+    assert set(manifest.text.split("ListOfSeriesToDownload=\n")[1].split()) == found
+
+
+async def test_phantoms_are_left_out_or_alone_or_among_all(archive: FakeArchive) -> None:
+    archive.stock("Brain Beta", make_series(patient_id="PHANTOM", series_uid=uid(7, 1), study_uid=uid(7), instances=1))
+    with Ledger(archive.root) as ledger, ledger.transaction() as db:
+        (raw,) = db.execute("SELECT raw FROM patients WHERE patient_id = 'PHANTOM'").fetchone()
+        db.execute(
+            "UPDATE patients SET raw = ? WHERE patient_id = 'PHANTOM'", (to_json(from_json(raw) | {"Phantom": "YES"}),)
+        )
+    for value, wanted in (("0", {"PHANTOM"}), ("1", {"S1-001", "S1-002", "S2-001"})):
+        found = (await search(archive, ("PhantomCriteria", value))).rows
+        assert {p["subjectId"] for p in found["resultSet"]} == wanted
+    assert (await search(archive, ("PhantomCriteria", "2"))).rows["totalPatients"] == 4
+    assert (await search(archive, ("PhantomCriteria", "some"))).status == 400
+
+
+@pytest.mark.parametrize(
+    ("field", "key"),
+    [
+        ("collection", lambda p: p["project"].lower()),
+        ("Subject", lambda p: p["subjectId"].lower()),
+        ("study", lambda p: len(p["studyIdentifiers"])),
+        ("studies", lambda p: len(p["studyIdentifiers"])),
+        ("series", lambda p: sum(len(s["seriesIdentifiers"]) for s in p["studyIdentifiers"])),
+        ("totalNumberOfStudies", lambda p: p["totalNumberOfStudies"]),
+        ("totalNumberOfSeries", lambda p: p["totalNumberOfSeries"]),
+        ("colour", lambda p: p["project"].lower()),
+    ],
+)
+async def test_fields_to_sort_by(archive: FakeArchive, field: str, key: Callable[[dict[str, Any]], Any]) -> None:
+    stock_timed(archive)
+    page = (await search(archive, ("ImageModalityCriteria", "CT"), sortField=field)).rows
+    keys = [key(patient) for patient in page["resultSet"]]
+    assert keys == sorted(keys)
+    assert page["sort"] == f"{field}-ascending"
+    backwards = (await search(archive, ("ImageModalityCriteria", "CT"), sortField=field, sortDirection="down")).rows
+    assert [key(patient) for patient in backwards["resultSet"]] == keys[::-1]
+
+
 async def test_pages_and_order(archive: FakeArchive) -> None:
     everyone = (await search(archive)).rows["resultSet"]
     second = (await search(archive, start="1", size="1")).rows
@@ -106,7 +209,7 @@ async def test_pages_and_order(archive: FakeArchive) -> None:
     backwards = (await search(archive, sortDirection="descending")).rows["resultSet"]
     assert [p["subjectId"] for p in backwards] == [p["subjectId"] for p in everyone][::-1]
     by_series = (await search(archive, sortField="series")).rows["resultSet"]
-    counts = [p["totalNumberOfSeries"] for p in by_series]
+    counts = [sum(len(s["seriesIdentifiers"]) for s in p["studyIdentifiers"]) for p in by_series]
     assert counts == sorted(counts)
     assert (await search(archive, size="0")).rows["resultSet"] == []
 
@@ -114,10 +217,12 @@ async def test_pages_and_order(archive: FakeArchive) -> None:
 @pytest.mark.parametrize(
     ("form", "told"),
     [
-        ([("criteriaType0", "TimePointCriteria"), ("value0", "1"), *PAGE.items()], "criteriaType0"),
+        ([("criteriaType0", "ExcludeCommercialCriteria"), ("value0", "YES"), *PAGE.items()], "criteriaType0"),
+        ([("criteriaType0", "TimePointCriteria"), ("fromDay0", "1"), *PAGE.items()], "eventType0"),
+        ([("criteriaType0", "TimePointCriteria"), ("eventType0", "X"), *PAGE.items()], "fromDay0"),
+        ([("criteriaType0", "TimePointCriteria"), ("eventType0", "X"), ("toDay0", "a"), *PAGE.items()], "toDay0"),
         ([("criteriaType0", "DateRangeCriteria"), ("fromDate0", "2020-01-01"), *PAGE.items()], "fromDate0"),
         ([*(PAGE | {"start": "x"}).items()], "start"),
-        ([*(PAGE | {"sortField": "colour"}).items()], "sortField"),
         ([("start", "0")], "sortField, sortDirection, start and size"),
     ],
 )
@@ -146,6 +251,19 @@ async def test_a_manifest_of_a_collection_names_this_server_and_its_series(archi
     assert plain.text.endswith("ListOfSeriesToDownload=\n")
     missing = await ask(archive.url() + "getManifestForCollection", "POST", [("visibility", "1")])
     assert (missing.status, missing.text) == (400, "A parameter, collection is required for this API call.")
+
+
+async def test_a_manifest_of_a_search_is_of_its_page_and_without_annotations(archive: FakeArchive) -> None:
+    """The server's source: the patients of the page, in its order, and never annotation files."""
+    page = {"start": "1", "size": "1", "sortDirection": "descending"}
+    (patient,) = (await search(archive, **page)).rows["resultSet"]
+    answer = await search(archive, call="getManifestForSimpleSearch", **page)
+    listed = [uid for study in patient["studyIdentifiers"] for uid in study["seriesIdentifiers"]]
+    assert read_series_uids(answer.text, "answer") == listed
+    assert "includeAnnotation=false\n" in answer.text
+    assert re.search(r"^databasketId=manifest-\d{13}\.tcia$", answer.text, re.MULTILINE)
+    wrong = await search(archive, call="getManifestForSimpleSearch", size="x")
+    assert (wrong.status, "size" in wrong.text) == (400, True)
 
 
 async def test_our_client_asks_them(archive: FakeArchive) -> None:

@@ -100,11 +100,29 @@ async def test_metadata_is_spelled_with_a_small_d_in_v4_alone(archive: FakeArchi
     assert (await ask(older, SeriesInstanceUID=ALPHA)).status == 200
 
 
-@pytest.mark.parametrize("call", ["getSOPInstanceUIDs", "getSingleImage", "getDCMImage", "getSeriesQCInfo"])
+@pytest.mark.asyncio
+async def test_descriptions_have_neither_time_nor_author(archive: FakeArchive) -> None:
+    rows = (await ask(archive.url() + "getCollectionDescriptions")).rows
+    assert [list(row) for row in rows] == [["description", "id", "collectionName", "descriptionURI"]] * 2
+
+
+@pytest.mark.asyncio
+async def test_a_name_is_spelled_as_the_server_spells_it(archive: FakeArchive) -> None:
+    form = [("DOI", "https://doi.org/10.1/Brain Beta"), ("CollectionOrSeries", "series")]
+    rows = (await ask(archive.url() + "getCollectionOrSeriesForDOI", "POST", form=form)).rows
+    assert rows
+    assert all("thirdPartyAnanlysis" in row and "thirdPartyAnalysis" not in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    "call", ["getSOPInstanceUIDs", "getSingleImage", "getDCMImage", "getDeniedSeries", "getSeriesQCInfo"]
+)
 @pytest.mark.asyncio
 async def test_calls_that_are_not_described_are_there(archive: FakeArchive, call: str) -> None:
     method = "POST" if call == "getSeriesQCInfo" else "GET"
     params = {} if method == "POST" else {"SeriesInstanceUID": ALPHA}
+    if call == "getDeniedSeries":
+        params = {"seriesList": UNKNOWN}
     if call == "getSingleImage":
         params["SOPInstanceUID"] = instance_uid(ALPHA, 1)
     answer = await ask(archive.url() + call, method, form=[("seriesId", ALPHA)] if method == "POST" else None, **params)

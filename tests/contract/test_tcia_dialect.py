@@ -52,6 +52,28 @@ async def test_a_missing_parameter_is_471(archive: FakeArchive, call: str, missi
 async def test_an_unknown_call_is_500(archive: FakeArchive) -> None:
     answer = await ask(archive.url("tcia") + "getUpdatedSeries")
     assert (answer.status, answer.rows) == (500, {"errorMessage": "QueryEndpoint [getUpdatedSeries] not found"})
+    described = await ask(archive.url("tcia") + "getUpdatedSeries/metadata")
+    assert described.rows == {"errorMessage": "QueryEndpoint [getUpdatedSeries] not found"}
+    shared = await ask(archive.origin + "/services/v4/SharedList/query/getSeries")
+    assert (shared.status, shared.rows) == (500, {"errorMessage": "QueryEndpoint [getSeries] not found"})
+
+
+@pytest.mark.asyncio
+async def test_a_path_that_leads_to_no_profile_is_404(archive: FakeArchive) -> None:
+    for path in ("/services/v4/TCIA/fakeEndpoint", "/services/v3/TCIA/fakeEndpoint", "/services/v4/Other/query/x"):
+        assert (await ask(archive.origin + path)).status == 404
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "call", ["getSeries", "getSeries/metadata", "getPatient?format=csv", "getSeriesSize", "nosuch"]
+)
+async def test_the_version_before_answers_the_same(archive: FakeArchive, call: str) -> None:
+    """TCIApathfinder asks it."""
+    newer = await ask(archive.url("tcia") + call)
+    older = await ask(archive.url("tcia").replace("/v4/", "/v3/") + call, api_key="k")
+    assert (older.status, older.body) == (newer.status, newer.body)
+    assert older.headers["Content-Type"] == newer.headers["Content-Type"]
 
 
 @pytest.mark.asyncio

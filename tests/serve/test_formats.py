@@ -87,8 +87,13 @@ def test_tcia_xml_has_sql_types_and_empty_elements_for_nulls() -> None:
 
 
 def test_tcia_html_writes_null_as_a_word() -> None:
-    assert body("getModalityValues", "tcia", Format.HTML, MODALITIES[:1]) == (
-        "<HTML><BODY><TABLE id='data' BORDER=1><TR><TH>Modality</TH></TR><TR><TD>null</TD></TR></TABLE></BODY></HTML>"
+    assert body("getModalityValues", "tcia", Format.HTML, MODALITIES[:2]) == (
+        "<HTML><BODY><P ALIGN='center'><TABLE id='data' BORDER=1>\n<thead><TR>\n<TH>Modality</TH></TR>\n</thead><tbody>"
+        "<TR>\n<TD>null</TD></TR>\n<TR>\n<TD>CT</TD></TR>\n</tbody></TABLE></P></BODY></HTML>"
+    )
+    assert body("getModalityValues", "tcia", Format.HTML, []) == (
+        "<HTML><BODY><P ALIGN='center'><TABLE id='data' BORDER=1>\n<thead><TR>\n<TH>Modality</TH></TR>\n</thead><tbody>"
+        "</tbody></TABLE></P></BODY></HTML>"
     )
 
 

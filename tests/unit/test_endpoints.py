@@ -22,7 +22,7 @@ NBIA_ONLY = [
     "getImageWithMD5Hash", "getCollectionDescriptions", "getCollectionValuesAndCounts", "getModalityValuesAndCounts",
     "getBodyPartValuesAndCounts", "getManufacturerValuesAndCounts", "getSpeciesValuesAndCounts",
     "getCollectionOrSeriesForDOI", "getDCMImage", "getDicomTags", "getManifestForCollection",
-    "getManifestForSimpleSearch", "getSimpleSearch",
+    "getManifestForSimpleSearch", "getSimpleSearch", "getDeniedSeries",
 ]  # fmt: skip
 
 
