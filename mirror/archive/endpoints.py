@@ -101,6 +101,8 @@ class Endpoint:
     since: Days = Days.MONTH_FIRST
     #: Since-calls: the day itself is left out.
     strict: bool = False
+    #: nbia: the files in its zip are always named by their numbers.
+    numbered: bool = False
     #: nbia: one of the calls before v4; see mirror.archive.older.
     older: bool = False
 
@@ -313,7 +315,7 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint(
             "getDCMImage", "All files of a series as one zip, named by their numbers, with their MD5s if asked for.",
             (_SERIES_UID, Param("IncludeAnnotation", tcia=""), Param("MD5Verification", tcia="")),
-            "getDCMImage", None, answer=Answer.ZIP, formats=(), missing=_ONE_SERIES_COMMA,
+            "getDCMImage", None, answer=Answer.ZIP, formats=(), missing=_ONE_SERIES_COMMA, numbered=True,
             denied="Image with given SeriesInstanceUID,{uid}, is not in public domain.",
         ),
         Endpoint(

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mirror.archive.endpoints import ENDPOINTS, DialectName
+from mirror.archive.older import OLDER
 from mirror.serve.bodies import sent_of
 from mirror.serve.counting import Counting, Desk
 from mirror.serve.parameters import busy
@@ -22,7 +23,7 @@ _ACCESS = logging.getLogger("access")
 #: The last part of a path -> the call, for what is counted: made-up ones must not make counters.
 _CALLS = {
     path.rpartition("/")[2]: endpoint.name
-    for endpoint in ENDPOINTS.values()
+    for endpoint in (*OLDER.values(), *ENDPOINTS.values())
     for path in (endpoint.nbia, endpoint.tcia)
     if path
 }

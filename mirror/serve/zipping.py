@@ -306,7 +306,7 @@ def series_members(
         or params.get("IncludeMD5", "").lower() == "yes"
         or params.get("MD5Verification", "").lower() == "true"
     )
-    numbered = endpoint.name == "getDCMImage" or params.get("NewFileNames", "").lower() == "yes"
+    numbered = endpoint.numbered or params.get("NewFileNames", "").lower() == "yes"
     return _nbia_members(root, rows, terms, _numbered(rows) if numbered else _counted, with_hashes=with_hashes)
 
 

@@ -135,6 +135,7 @@ async def test_requests_are_counted_by_call_and_status(archive):
         body = (await ask(origin + V4 + "getSeries", headers={"Accept-Encoding": "identity"})).body
         await ask(origin + V4 + "getSeries", bogus="1")
         await ask(origin + V4 + "getBogus")
+        await ask(origin + "/nbia-api/services/v1/getSeriesMetaData", SeriesInstanceUID=ALPHA)
         text = (await ask(origin + "/metrics")).text
     told = {
         (s.name, *sorted(s.labels.values())): s.value for f in text_string_to_metric_families(text) for s in f.samples
@@ -142,6 +143,7 @@ async def test_requests_are_counted_by_call_and_status(archive):
     assert told["tcia_mirror_serve_requests_total", "200", "getSeries"] == 1
     assert told["tcia_mirror_serve_requests_total", "400", "getSeries"] == 1
     assert told["tcia_mirror_serve_requests_total", "500", "other"] == 1
+    assert told["tcia_mirror_serve_requests_total", "200", "getSeriesMetaData"] == 1
     refusal = "Invalid query parameter"
     assert len(body) < told["tcia_mirror_serve_body_bytes_total", "getSeries"] < len(body) + 20 * len(refusal)
     assert told["tcia_mirror_serve_request_seconds_count", "getSeries"] == 2
