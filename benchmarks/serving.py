@@ -9,6 +9,7 @@ Needs nginx and wrk (Debian packages). Files lie in shared memory; server and cl
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
@@ -27,7 +28,8 @@ from benchmarks.archive import Archive, Shape, build, default_workers
 from benchmarks.nginx import free_port
 from mirror.archive.rows import as_noun
 from mirror.ledger import Catalogue, Ledger
-from mirror.model import Action, Series, Why
+from mirror.ledger.browsing import Browsing
+from mirror.model import Action, Digest, Header, Instance, Series, Why
 from mirror.serve.stock import stock
 
 #: Objects of a size -> series, objects of each, bytes of pixel data a side.
@@ -170,8 +172,64 @@ def zips(work: Path, rounds: int) -> None:
             print(f"| {name} | {whole:.2f} | {size / whole:,.0f} | {whole / copied:.2f} | {first:.3f} |", flush=True)
 
 
+def many(work: Path, counts: Sequence[int]) -> None:
+    """getImage of series of many small files: how soon it begins, and what memory. One file stands for all of them."""
+    print("\n| getImage of so many files | first byte s | s | MB | peak MB of the server before, after |")
+    print("|---|---|---|---|---|")
+    (file,) = objects_of(build(work / "archive", Shape(1, 1, ((16, 1),)), "nbia", seed=1, workers=1))
+    body = file.read_bytes()
+    digest = Digest(
+        bytes=len(body),
+        sha256=hashlib.sha256(body).hexdigest(),
+        md5=hashlib.md5(body, usedforsecurity=False).hexdigest(),
+    )
+    for count in counts:
+        root = work / str(count)
+        stock(root, "Bench", [file], released="2026-01-01")
+        with Catalogue(root) as catalogue:
+            uid = next(catalogue.series({}))["SeriesInstanceUID"]
+            name = Path(next(catalogue.instances(uid))["path"]).name
+        with Ledger(root) as ledger:
+            number = ledger.series_number(uid)
+            assert number is not None
+            for start in range(1, count, 1000):
+                ledger.record(number, [_instance(uid, n, name, digest) for n in range(start, min(start + 1000, count))])
+        command, port = ours(root, 1)
+        with running(command) as server:
+            assert server.stdout is not None
+            server.stdout.readline()
+            before = peak_of(server)
+            first, whole, size = fetched(f"http://127.0.0.1:{port}{_V4}getImage?SeriesInstanceUID={uid}")
+            print(f"| {count:,} | {first:.2f} | {whole:.1f} | {size:,.0f} | {before}, {peak_of(server)} |", flush=True)
+
+
+def _instance(uid: str, number: int, name: str, digest: Digest) -> Instance:
+    header = Header(
+        sop_instance_uid=f"{uid}.{number}", series_instance_uid=uid, study_instance_uid="1.2", patient_id="P",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2", instance_number=number,
+    )  # fmt: skip
+    return Instance(header=header, digest=digest, name=name, source="getImage", fetched_at=0, verified="length")
+
+
+def fetched(url: str, *options: str) -> tuple[float, float, float]:
+    """Seconds to the first byte and to the last of an answer, and its MB."""
+    told = subprocess.run(
+        ["curl", "-sf", "-o", "/dev/null", "-w", "%{time_starttransfer} %{time_total} %{size_download}", *options, url],
+        stdout=subprocess.PIPE, check=True, text=True,
+    ).stdout.split()  # fmt: skip
+    first, whole, size = map(float, told)
+    return first, whole, size / 1e6
+
+
+def peak_of(server: subprocess.Popen[bytes]) -> int:
+    """The most memory that it had, in MB."""
+    peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text("ascii"))
+    assert peak is not None
+    return int(peak[1]) // 1024
+
+
 def lists(work: Path, series: int) -> None:
-    """getSeries of a large mirror: how soon it begins, how long it takes, and what memory."""
+    """getSeries of a large mirror: how soon it begins, how long it takes, and what memory. And the page's questions."""
     root = work / "mirror"
     with Ledger(root) as ledger:
         ledger.set_meta(server="bench", dialect="nbia", layout="uid")
@@ -193,15 +251,27 @@ def lists(work: Path, series: int) -> None:
         with running(command) as server:
             assert server.stdout is not None
             server.stdout.readline()
-            told = subprocess.run(
-                ["curl", "-sf", "-o", "/dev/null", "-w", "%{time_starttransfer} %{time_total} %{size_download}",
-                 *options, f"http://127.0.0.1:{port}{_V4}getSeries"],
-                stdout=subprocess.PIPE, check=True, text=True,
-            ).stdout.split()  # fmt: skip
-            peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text("ascii"))
-            assert peak is not None
-            first, whole, size = map(float, told)
-            print(f"| {name} | {first:.2f} | {whole:.1f} | {size / 1e6:,.0f} | {int(peak[1]) // 1024} |", flush=True)
+            first, whole, size = fetched(f"http://127.0.0.1:{port}{_V4}getSeries", *options)
+            print(f"| {name} | {first:.2f} | {whole:.1f} | {size:,.0f} | {peak_of(server)} |", flush=True)
+    last = f"1.3.6.1.4.1.14519.5.2.1.{series - 1:012d}"
+    asked: list[tuple[str, Callable[[Browsing], object]]] = [
+        ("getSeries of a patient", lambda c: list(c.series({"PatientID": f"BENCH-{series // 8:07d}"}))),
+        ("getSeries of a study", lambda c: list(c.series({"StudyInstanceUID": f"{last}.9"}))),
+        ("getMD5HashForImage, no series named", lambda c: c.instance(f"{last}.1")),
+        ("page: figures of all collections (kept 30 s)", Browsing.figures),
+        ("page: patients, none found", lambda c: c.patients_page("Bench", "nobody", "", 50)),
+        ("page: series of a patient", lambda c: c.series_page("Bench", "BENCH-0000100", ("", 0), 50)),
+        ("page: one step of a search that finds none", lambda c: c.search_step("Bench", "nothing", 0, 50)),
+        ("page: a UID found by its beginning", lambda c: c.find(last[:-2], 10)),
+        ("page: an instance found by its UID", lambda c: c.find(f"{last}.1", 10)),
+    ]
+    print(f"\n| question to {series:,} series | ms |")
+    print("|---|---|")
+    with Browsing(root) as browsing:
+        for what, ask in asked:
+            began = time.perf_counter()
+            ask(browsing)
+            print(f"| {what} | {(time.perf_counter() - began) * 1000:.1f} |", flush=True)
 
 
 def _planned(number: int) -> tuple[Series, Action, str]:
@@ -222,8 +292,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--only", choices=("singles", "zips", "lists"))
+    parser.add_argument("--only", choices=("singles", "zips", "many", "lists"))
     parser.add_argument("--series", type=int, default=600_000, help="rows of the list")
+    parser.add_argument("--files", type=int, nargs="+", default=[92_000, 600_000], help="files of a zip of many")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="serving-") as folder:
         work = Path(folder)
@@ -233,6 +304,9 @@ def main() -> None:
         if given.only in (None, "zips"):
             (work / "z").mkdir()
             zips(work / "z", given.rounds)
+        if given.only in (None, "many"):
+            (work / "m").mkdir()
+            many(work / "m", given.files)
         if given.only in (None, "lists"):
             (work / "l").mkdir()
             lists(work / "l", given.series)

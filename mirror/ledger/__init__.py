@@ -10,6 +10,7 @@ withdrawing series on their way out of the mirror
 history     what came, changed and left, and when
 verifying   what was looked at when, what is damaged, and what became of it
 ledger      one series' instances, from listed to judged; the class `Ledger` is all of this
+reading     a connection that only reads, and what of the mirror it shows
 catalogue   questions that only read: status, manifest rows, what serve answers with
 browsing    the same for a person who looks, page by page
 facts       what a rebuild needs, in a file beside the ledger

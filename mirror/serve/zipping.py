@@ -245,15 +245,15 @@ class _Row(Struct, frozen=True, gc=False, array_like=True):
 
     sop_instance_uid: str
     path: str
-    bytes: int
-    md5: str
+    length: int
+    md5: bytes
     acquisition_number: int | None
     instance_number: int | None
     fetched_at: int
 
     def member(self, name: str, root: Path) -> Member:
         """The instance's file under this name."""
-        return Member(name, root / self.path, self.bytes, self.md5, self.fetched_at)
+        return Member(name, root / self.path, self.length, self.md5.hex(), self.fetched_at)
 
 
 class _Rows:
@@ -264,19 +264,19 @@ class _Rows:
         self.count = 0
         encode = msgspec.msgpack.Encoder().encode
         try:
-            for row in catalogue.instances(series_instance_uid):
-                body = encode(tuple(row.values()))
+            for batch in catalogue.instance_batches(series_instance_uid):
+                body = encode(batch)
                 self._file.write(len(body).to_bytes(4, "big") + body)
-                self.count += 1
+                self.count += len(batch)
         except BaseException:
             self._file.close()
             raise
 
     def __iter__(self) -> Iterator[_Row]:
-        decode = msgspec.msgpack.Decoder(_Row).decode
+        decode = msgspec.msgpack.Decoder(list[_Row]).decode
         self._file.seek(0)
         while size := self._file.read(4):
-            yield decode(self._file.read(int.from_bytes(size, "big")))
+            yield from decode(self._file.read(int.from_bytes(size, "big")))
 
     def close(self) -> None:
         """Forget them."""
@@ -339,4 +339,6 @@ def _nbia_members(
         for n, row in enumerate(rows, start=1):
             yield row.member(name(n, row), root)
         if with_hashes:
-            yield Member.text("md5hashes.csv", md5_list((name(n, row), row.md5) for n, row in enumerate(rows, start=1)))
+            yield Member.text(
+                "md5hashes.csv", md5_list((name(n, row), row.md5.hex()) for n, row in enumerate(rows, start=1))
+            )
