@@ -114,7 +114,11 @@ class Browsing(Catalogue):
         wanted = words.lower().split()
         found: list[Row] = []
         looked, last = 0, after
-        step = "SELECT * FROM series WHERE collection = :collection AND id > :after ORDER BY id LIMIT :step"
+        # Of a collection that is closed nothing is looked at: not even how large it is may be told.
+        step = (
+            "SELECT * FROM series WHERE collection = :collection AND id > :after"
+            " AND collection NOT IN (SELECT name FROM temp.closed) ORDER BY id LIMIT :step"
+        )
         for row in self._rows(
             f"SELECT s.*, {_HELD} AS held, {SEEN} AS seen FROM ({step}) s ORDER BY s.id",
             {"collection": collection, "after": after, "step": _STEP},

@@ -18,6 +18,7 @@ from fakes.dicom import instance_uid, uid
 from prometheus_client.parser import text_string_to_metric_families
 
 from mirror.errors import SettingsError
+from mirror.ledger import browsing
 from mirror.serve import make_app
 from mirror.serve.bodies import Bodies
 from mirror.serve.rights import Rights
@@ -260,6 +261,26 @@ async def test_a_token_opens_its_collections_and_no_call_shows_others(archive, t
 
 
 @pytest.mark.asyncio
+async def test_a_browser_is_asked_for_a_token_where_it_could_do_without(archive, tokens):
+    async with serving(archive, tokens_file=tokens) as origin:
+        asked = await ask(origin + "/?sign-in")
+        assert (asked.status, "Basic" in asked.headers["WWW-Authenticate"]) == (401, True)
+        assert b'"sign_in":true' in (await ask(origin + "/_page/rights")).body
+        known = await ask(origin + "/?sign-in", headers={"Authorization": "Bearer lung"})
+        assert (known.status, known.headers["Location"]) == (302, "./")
+
+
+@pytest.mark.asyncio
+async def test_a_search_of_what_is_closed_tells_nothing_of_its_size(archive, tokens, monkeypatch):
+    monkeypatch.setattr(browsing, "_STEP", 1)
+    async with serving(archive, tokens_file=tokens) as origin:
+        for token, ends in (("everything", False), ("lung", True)):
+            headers = {"Authorization": f"Bearer {token}"}
+            told = await ask(origin + "/_page/search", headers=headers, collection="Brain Beta", words="nothing")
+            assert (b'"after":null' in told.body) == ends
+
+
+@pytest.mark.asyncio
 async def test_the_page_shows_who_asks_what_they_may_see(archive, tokens):
     instance = {"uid": BETA, "instance": instance_uid(BETA, 1)}
     hidden = [
@@ -283,8 +304,8 @@ async def test_the_page_shows_who_asks_what_they_may_see(archive, tokens):
             assert some.status == 404 or some.body in nothing, (name, params)
         for name in ("runs", "run", "events"):
             assert (await page("lung", name)).status == 401
-        assert (await page("lung", "rights")).body == b'{"everything":false}'
-        assert (await page("everything", "rights")).body == b'{"everything":true}'
+        assert (await page("lung", "rights")).body == b'{"everything":false,"sign_in":false}'
+        assert (await page("everything", "rights")).body == b'{"everything":true,"sign_in":false}'
         for path in ("/", "/x/", "/x/_page/static/page.js"):
             assert (await ask(origin + path, headers={"Authorization": "Bearer lung"})).status == 200
 

@@ -7,10 +7,12 @@ slower to start: `pixels.py FILE FRAME [CENTER WIDTH]`.
 from __future__ import annotations
 
 import asyncio
+import math
 import resource
 import struct
 import sys
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ _DEFERRED = 64 * 1024
 #: Longer sides are thinned out to fit: a preview is no reading station.
 _LONGEST = 1024
 _RUNNING = 2
+_MOST_WINDOWS = 20
 
 
 class Window(Struct, frozen=True):
@@ -38,11 +41,15 @@ class Window(Struct, frozen=True):
 
 
 class Picture(Struct, frozen=True):
-    """A frame as a PNG, how many frames its file has, and the windows that the file names."""
+    """A frame as a PNG, how many frames its file has, the windows that the file names, and the one that it is seen by.
+
+    The last is None for colours, and where the file has a table in its place.
+    """
 
     png: bytes
     frames: int
     windows: tuple[Window, ...] = ()
+    window: Window | None = None
 
 
 class NoPreview(ValueError):
@@ -91,7 +98,7 @@ def _draw(path: Path, frame: int, window: Window | None) -> Picture:
     if not 0 <= frame < frames:
         raise NoPreview(f"There is no frame {frame + 1}.")
     try:
-        from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+        from pydicom.pixels.processing import apply_modality_lut
         from pydicom.pixels.utils import pixel_array
 
         values: Any = pixel_array(path, index=frame)  # colours come as RGB
@@ -101,26 +108,33 @@ def _draw(path: Path, frame: int, window: Window | None) -> Picture:
         raise NoPreview(f"No decoder here for {syntax}; tcia-mirror[page] brings the usual ones.") from error
     step = max(1, -(-max(values.shape[:2]) // _LONGEST))
     values = values[::step, ::step]
+    windows: tuple[Window, ...] = ()
     if values.ndim == 2:
-        values = apply_modality_lut(values, dataset)
-        if window is None:
-            values = apply_voi_lut(values, dataset).astype("float32")
-            low, high = float(values.min()), float(values.max())
-        else:
-            low, high = window.center - window.width / 2, window.center + window.width / 2
-            values = values.astype("float32").clip(low, high)
-        values = (values - low) * (255 / ((high - low) or 1))
+        _take_from_groups(dataset, frame)
+        windows = _windows(dataset)
+        values, window = _by_window(apply_modality_lut(values, dataset), dataset, window, windows)
         if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
             values = 255 - values
-    elif str(values.dtype) != "uint8":
-        values = values.astype("float32") * (255 / (float(values.max()) or 1))
-    eight = values.clip(0, 255).astype("uint8")
+    else:
+        window = None
+        if str(values.dtype) != "uint8":
+            values = values.astype("float32") * (255 / (float(values.max()) or 1))
+    eight = values.round().clip(0, 255).astype("uint8")
     png = _png(eight.tobytes(), eight.shape[1], eight.shape[0], 3 if eight.ndim == 3 else 1)
-    return Picture(png, frames, _windows(dataset) if eight.ndim == 2 else ())
+    return Picture(png, frames, windows, window)
+
+
+def _take_from_groups(dataset: pydicom.Dataset, frame: int) -> None:
+    """Put what the functional groups of an enhanced object say of a frame's values where a plain one has it."""
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    for group in (*(dataset.get("SharedFunctionalGroupsSequence") or []), *frames[frame : frame + 1]):
+        for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for item in group.get(name) or []:
+                dataset.update(item)
 
 
 def _windows(dataset: pydicom.Dataset) -> tuple[Window, ...]:
-    """The windows that a file names, those that are numbers."""
+    """The windows that a file names; those that are none are left out."""
     columns: list[list[Any]] = []
     for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
         value = dataset.get(keyword)
@@ -129,8 +143,37 @@ def _windows(dataset: pydicom.Dataset) -> tuple[Window, ...]:
     windows = []
     for n, (center, width) in enumerate(zip(centers, widths, strict=False)):
         with suppress(ValueError, TypeError):
-            windows.append(Window(float(center), float(width), str(names[n]) if n < len(names) else ""))
-    return tuple(windows)
+            window = Window(float(center), float(width), str(names[n])[:64] if n < len(names) else "")
+            if math.isfinite(window.center) and math.isfinite(window.width) and window.width > 0:
+                windows.append(window)
+    return tuple(windows[:_MOST_WINDOWS])
+
+
+def _by_window(
+    values: Any, dataset: pydicom.Dataset, wanted: Window | None, windows: Sequence[Window]
+) -> tuple[Any, Window | None]:
+    """Grey values as 0 to 255, and the window that made them (DICOM PS3.3, C.11.2.1).
+
+    One that is wanted goes before the file's table, the table before the file's windows; without any of these, the
+    window is from the smallest value to the greatest.
+    """
+    if "VOILUTSequence" in dataset and wanted is None:
+        from pydicom.pixels.processing import apply_voi
+
+        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+        return apply_voi(values, dataset).astype("float32") * (255 / (2**bits - 1)), None
+    values = values.astype("float32")
+    function = str(dataset.get("VOILUTFunction") or "LINEAR")
+    window = wanted or next(iter(windows), None)
+    if window is None:
+        low, high = float(values.min()), float(values.max())
+        window, function = Window((low + high) / 2, (high - low) or 1.0), "LINEAR_EXACT"
+    center, width = window.center, window.width
+    if function == "SIGMOID":
+        return 255 / (1 + math.e ** (-4 * (values - center) / width).clip(-80, 80)), window
+    if function == "LINEAR" and width > 1:
+        return ((values - (center - 0.5)) / (width - 1) + 0.5) * 255, window
+    return ((values - center) / width + 0.5) * 255, window
 
 
 def _png(pixels: bytes, width: int, height: int, channels: int) -> bytes:

@@ -17,7 +17,6 @@ import anyio.to_thread
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from msgspec.structs import asdict
 
 from mirror.archive.dialects import NBIA_PREFIX
 from mirror.headers import read_tags
@@ -96,6 +95,11 @@ class _Page:
         return await anyio.to_thread.run_sync(partial(self._served.ask, request, question, steps=steps))
 
     async def index(self, request: web.Request) -> web.StreamResponse:
+        """The page; with `?sign-in`, a browser asks for a token first, which it then brings wherever it goes."""
+        if "sign-in" in request.query:
+            if self._is_nobody(request):
+                return web.Response(status=401, text="A token is needed\n", headers={**_HEADERS, **ASK})
+            raise web.HTTPFound("./", headers=_HEADERS)
         return _file("index.html", "text/html")
 
     async def static(self, request: web.Request) -> web.StreamResponse:
@@ -105,7 +109,12 @@ class _Page:
         return _file(name, _FILES[name])
 
     async def rights(self, request: web.Request) -> web.Response:
-        return _json({"everything": self._open_to(request) == EVERYTHING})
+        sign_in = self._rights.are_needed and self._is_nobody(request)
+        return _json({"everything": self._open_to(request) == EVERYTHING, "sign_in": sign_in})
+
+    def _is_nobody(self, request: web.Request) -> bool:
+        """Whether who asks sees no more than who brings no token."""
+        return self._rights.open_to(request.headers.get("Authorization")) == self._rights.open_to(None)
 
     async def collections(self, request: web.Request) -> web.Response:
         async with self._counting:
@@ -183,8 +192,13 @@ class _Page:
             picture = await self._renderer.render(path, _number(request.query, "frame"), _window(request.query))
         except NoPreview as error:
             raise web.HTTPUnprocessableEntity(text=str(error)) from error
-        told = json.dumps({"frames": picture.frames, "windows": [asdict(window) for window in picture.windows]})
-        return web.Response(body=picture.png, content_type="image/png", headers={**_HEADERS, "X-Preview": told})
+        about = {"frames": picture.frames, "windows": picture.windows, "window": picture.window}
+        told = json.dumps(msgspec.to_builtins(about))  # a header is ASCII
+        return web.Response(
+            body=picture.png,
+            content_type="image/png",
+            headers={**_HEADERS, "X-Preview": told},
+        )
 
     async def _path(self, request: web.Request) -> Path:
         args = request.query.get("instance", ""), request.query.get("uid", "")

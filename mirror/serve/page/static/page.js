@@ -155,7 +155,8 @@ document.getElementById("find").addEventListener("submit", (event) => {
 });
 show();
 // Runs are for who may see everything.
-get("rights").then(({ everything }) => {
+get("rights").then(({ everything, sign_in }) => {
+  document.getElementById("sign-in").hidden = !sign_in;
   if (!everything) return;
   document.getElementById("operation").hidden = false;
   watch();

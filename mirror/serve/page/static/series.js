@@ -60,9 +60,11 @@ function viewer(uid, instances, wanted) {
   function offer(told) {
     frame.max = told.frames - 1;
     frames.hidden = told.frames < 2;
-    windows.hidden = false;
+    windows.hidden = !told.window && !told.windows.length;
     presets.replaceChildren(el("option", { value: "" }, "As the file says"),
       ...told.windows.map((w) => el("option", { value: `${w.center}/${w.width}` }, w.name || `${w.center} / ${w.width}`)));
+    center.placeholder = told.window ? told.window.center : "";
+    width.placeholder = told.window ? told.window.width : "";
     presets.value = [...presets.options].some((o) => o.value === `${center.value}/${width.value}`) ? `${center.value}/${width.value}` : "";
   }
   async function draw() {
