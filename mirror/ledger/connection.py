@@ -10,8 +10,9 @@ from mirror.ledger.schema import check_version, migrate
 
 #: What the writer keeps of the ledger's file in memory.
 _CACHE_KIB = 16 * 1024
-#: So many pages (of 4 KiB) lie in the log before they go into the ledger's file.
+#: So many pages (of so many bytes) lie in the log before they go into the ledger's file.
 _LOG_PAGES = 4000
+_PAGE = 4096
 #: What SQLite says where it may not write, the files included that it shares with others beside the ledger.
 _REFUSED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
@@ -48,6 +49,8 @@ def _writer(path: Path) -> sqlite3.Connection:
         # is written into the file once.
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        # Behind a reader of an earlier moment it grows; once that one is gone it need not stay so long for ever.
+        db.execute(f"PRAGMA journal_size_limit = {_LOG_PAGES * _PAGE}")
         migrate(db, str(path))
     except BaseException:
         db.close()

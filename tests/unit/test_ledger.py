@@ -131,6 +131,25 @@ def test_closing_is_safe_to_repeat(tmp_path: Path):
         assert again.meta("layout") == "uid"
 
 
+def test_a_log_that_grew_behind_a_reader_is_cut_to_size_when_the_reader_is_gone(tmp_path: Path, monkeypatch):
+    """A server keeps its connections, so that no run is the last to close the ledger and to take the log away."""
+    pages = 50
+    monkeypatch.setattr("mirror.ledger.connection._LOG_PAGES", pages)
+    log = file_of(tmp_path).with_name("ledger.sqlite-wal")
+    Ledger(tmp_path).close()
+    with Catalogue(tmp_path) as catalogue:
+        with catalogue.snapshot():
+            assert catalogue.meta("server") is None
+            with Ledger(tmp_path) as ledger:
+                for number in range(100):
+                    plan(ledger, a_series(f"1.2.{number}"))
+            assert log.stat().st_size > 4 * pages * 4096
+        with Ledger(tmp_path) as ledger:
+            for number in range(2):
+                plan(ledger, a_series(f"1.3.{number}"))
+        assert log.stat().st_size < 1.1 * pages * 4096
+
+
 # Transactions
 
 
