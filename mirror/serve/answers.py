@@ -63,7 +63,7 @@ class Answers:
                 case Answer.DIGEST:
                     return await self._send_digest(endpoint, request, params)
                 case Answer.MANIFEST | Answer.SEARCH:
-                    return await send_search(self._served, endpoint, request, params)
+                    return await send_search(self._served, self._bodies, endpoint, request, params)
         except Refusal as refusal:
             return refusal.response()
         except MirrorError as error:

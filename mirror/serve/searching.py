@@ -1,7 +1,8 @@
 """getSimpleSearch and the manifests: patients and series by numbered criteria.
 
 Hides how criteria combine: of one kind any may hold, of different kinds all must. A criterion that cannot be judged is
-refused, where the archive's server passes over it and answers with more than was asked for.
+refused, where the archive's server passes over it and answers with more than was asked for. A manifest is written into
+a file of its own first: memory does not grow with it, and the ledger is let go of before a client takes its time.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any
+from typing import IO, Any, TextIO
 
 import anyio.to_thread
 import msgspec
@@ -22,9 +24,11 @@ from aiohttp import web
 from mirror.archive.endpoints import Answer, Endpoint
 from mirror.ledger import Catalogue
 from mirror.manifest import write_tcia
+from mirror.serve.bodies import Bodies, Part
 from mirror.serve.parameters import SERVER_FAULT, Refusal
 from mirror.serve.queries import day_of
 from mirror.serve.served import Served
+from mirror.serve.zipformat import scratch
 
 Params = Mapping[str, str]
 Row = Mapping[str, Any]
@@ -42,6 +46,8 @@ _FIELDS = {
 }
 #: PhantomCriteria: what a patient's Phantom must be, in upper case; None: it does not matter.
 _PHANTOMS = {"0": "YES", "1": "NO", "2": None}
+#: Bytes of an answer that are sent at a time; a shorter one is sent with its length.
+_BLOCK = 64 * 1024
 _HUMAN = ("337915000", "Homo sapiens")
 
 
@@ -117,20 +123,42 @@ _SORTS: dict[str, Callable[[_Patient], str | int]] = {
 }
 
 
-async def send_search(served: Served, endpoint: Endpoint, request: web.Request, params: Params) -> web.Response:
+async def send_search(
+    served: Served, bodies: Bodies, endpoint: Endpoint, request: web.Request, params: Params
+) -> web.StreamResponse:
     """Answer a search or a manifest. Raises Refusal."""
     asked = None if endpoint.name == "getManifestForCollection" else _criteria(params)
     origin = served.settings.base_url.rstrip("/") or str(request.url.origin())
-    async with served.catalogue(request) as catalogue:
+    with scratch() as file:
 
-        def find() -> bytes:
+        def find() -> tuple[list[Part], bool]:
             if endpoint.answer is Answer.SEARCH and asked is not None:
-                return msgspec.json.encode(_page(catalogue, asked, params))
-            return _manifest(catalogue, asked, params, origin).encode()
+                file.write(msgspec.json.encode(_page(catalogue, asked, params)))
+            else:
+                with _as_text(file) as text:
+                    _manifest(catalogue, asked, params, origin, text)
+            file.seek(0)
+            return more()
 
-        body = await anyio.to_thread.run_sync(find)
-    kind = "application/json" if endpoint.answer is Answer.SEARCH else "application/x-nbia-manifest-file"
-    return web.Response(body=body, headers={"Content-Type": kind})
+        def more() -> tuple[list[Part], bool]:
+            block = file.read(_BLOCK)
+            return [block], len(block) < _BLOCK
+
+        async with served.catalogue(request) as catalogue:
+            first, whole = await anyio.to_thread.run_sync(find)
+        kind = "application/json" if endpoint.answer is Answer.SEARCH else "application/x-nbia-manifest-file"
+        headers = {"Content-Type": kind}
+        if whole:
+            return web.Response(body=first[0], headers=headers)
+        return await bodies.stream(request, headers, first, more)
+
+
+@contextmanager
+def _as_text(file: IO[bytes]) -> Iterator[TextIO]:
+    """The file as one for text, inside the block."""
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    yield text
+    text.detach()
 
 
 def _criteria(params: Params) -> _Asked:
@@ -261,7 +289,7 @@ def _result(catalogue: Catalogue, asked: _Asked, patient: _Patient, number: int)
     }
 
 
-def _manifest(catalogue: Catalogue, asked: _Asked | None, params: Params, origin: str) -> str:
+def _manifest(catalogue: Catalogue, asked: _Asked | None, params: Params, origin: str, text: TextIO) -> None:
     now = datetime.now(UTC)
     if asked is None:
         name = f"{params['Collection']}-{now:%Y-%m-%d_%H-%M}"
@@ -275,9 +303,7 @@ def _manifest(catalogue: Catalogue, asked: _Asked | None, params: Params, origin
         _, shown, _ = _shown(catalogue, asked, params, lambda *_: None)
         rows = (row for patient in shown for row in _matching(catalogue, asked, patient))
         annotations = False
-    text = io.StringIO()
     write_tcia((row["SeriesInstanceUID"] for row in rows), text, name=name, origin=origin, annotations=annotations)
-    return text.getvalue()
 
 
 def _found(catalogue: Catalogue, asked: _Asked) -> Iterator[tuple[_Patient, list[Row]]]:

@@ -6,14 +6,20 @@ import asyncio
 import io
 import json
 import shutil
+import socket
+import sqlite3
 import time
+import tracemalloc
 import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import aiohttp
 import pytest
 from fakes.archive import FakeArchive, stock_another
 from fakes.asking import ask
-from fakes.dicom import instance_uid, uid
+from fakes.dicom import instance_uid, make_series, uid
 
 from mirror.ledger import Catalogue, Ledger
 from mirror.serve.queries import hierarchy_digest
@@ -96,6 +102,85 @@ def many(archive: FakeArchive, rows: int) -> None:
 def retitle(archive: FakeArchive) -> None:
     with Ledger(archive.root) as ledger, ledger.transaction() as db:
         db.execute("UPDATE series SET raw = json_set(raw, '$.SeriesDescription', 'after')")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("asked", "zip_method", "holds"),
+    [
+        ("GET getImage?SeriesInstanceUID={one}", "deflated", False),
+        ("GET getImage?SeriesInstanceUID={one}", "stored", False),
+        ("POST getManifestForCollection", "deflated", False),
+        ("GET getSeries", "deflated", True),
+    ],
+)
+async def test_only_a_list_keeps_what_a_sync_writes_in_the_log_while_it_is_sent(
+    archive_root, asked, zip_method, holds
+) -> None:
+    """A client may take hours for a zip. A list is read as it is sent, and of one moment."""
+    one = uid(9, 1, 1, 1)
+    archive_root.stock("One", make_series(series_uid=one, instances=1, side=4096))
+    many(archive_root, 30_000)
+    method, call = asked.format(one=one).split(" ", 1)
+    async with (
+        FakeArchive(archive_root.root, ServeSettings(compress=False, zip_method=zip_method)) as archive,
+        slow_client(archive, method, call, "collection=Lung-Alpha" if method == "POST" else "") as reader,
+    ):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        await asyncio.to_thread(retitle, archive)
+        assert await asyncio.to_thread(is_log_held, archive.root) == holds
+        end = b""
+        while part := await reader.read(1 << 20):
+            end = end[-7:] + part
+        assert end.endswith(b"\r\n0\r\n\r\n"), "it came to its end all the same"
+
+
+@asynccontextmanager
+async def slow_client(archive: FakeArchive, method: str, call: str, body: str) -> AsyncIterator[asyncio.StreamReader]:
+    """A client that takes no more than little buffers hold until it reads; its connection ends with the answer."""
+    host, port = archive.origin.removeprefix("http://").split(":")
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=connection, limit=1024)
+    kind = "application/x-www-form-urlencoded"
+    head = f"Host: x\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(f"{method} /nbia-api/services/v4/{call} HTTP/1.1\r\n{head}{body}".encode())
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+def is_log_held(root: Path) -> bool:
+    """Whether somebody reads the ledger as it was before the last write, so that its log cannot be begun anew."""
+    with closing(sqlite3.connect(root / ".mirror" / "ledger.sqlite", timeout=0, isolation_level=None)) as db:
+        (held, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return bool(held)
+
+
+@pytest.mark.asyncio
+async def test_memory_does_not_grow_with_a_manifest(archive_root, monkeypatch) -> None:
+    monkeypatch.setattr("mirror.serve.zipformat._SCRATCH", 64 * 1024)
+    rows = 30_000
+    many(archive_root, rows)
+    async with FakeArchive(archive_root.root) as archive, aiohttp.ClientSession() as session:
+        url, form = archive.url() + "getManifestForCollection", {"collection": "Lung-Alpha"}
+        async with session.post(url, data={"collection": "Brain Beta"}) as response:  # what is loaded once
+            await response.read()
+        tracemalloc.start()
+        try:
+            async with session.post(url, data=form) as response:
+                assert response.headers["Content-Type"] == "application/x-nbia-manifest-file"
+                length = lines = 0
+                async for part in response.content.iter_any():
+                    length += len(part)
+                    lines += part.count(b"\n")
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert lines > rows
+    assert most < length / 2
 
 
 @pytest.mark.asyncio
