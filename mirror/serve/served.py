@@ -48,7 +48,9 @@ class Served:
 
         It shows one moment, however many questions the answer takes and however long a client takes to read it.
         """
-        catalogue = self._idle.pop() if self._idle else await anyio.to_thread.run_sync(self._open)
+        catalogue = self._spare()
+        if catalogue is None:
+            catalogue = await anyio.to_thread.run_sync(self._open)
         try:
             with catalogue.snapshot():
                 # What may not be seen is of the same moment: no collection comes up between the two.
@@ -65,7 +67,9 @@ class Served:
 
         `steps`: it asks the ledger more than once, and all of it is to be of one moment.
         """
-        catalogue = self._idle.pop() if self._idle else self._open()
+        catalogue = self._spare()
+        if catalogue is None:
+            catalogue = self._open()
         try:
             if not (self.rights.are_needed or steps):
                 answer = question(catalogue)
@@ -82,6 +86,12 @@ class Served:
 
     def _opens(self, request: web.Request) -> tuple[str, ...]:
         return self.rights.open_to(request.headers.get("Authorization")) or ()
+
+    def _spare(self) -> Browsing | None:
+        # Threads take connections as well: between a look and a grip another may be quicker.
+        with suppress(IndexError):
+            return self._idle.pop()
+        return None
 
     def _open(self) -> Browsing:
         return Browsing(self.root, incomplete=self.settings.incomplete, by_ingest=self.settings.by_ingest)

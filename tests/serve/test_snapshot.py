@@ -17,12 +17,14 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from fakes.archive import FakeArchive, stock_another
 from fakes.asking import ask
 from fakes.dicom import instance_uid, make_series, uid
 
 from mirror.ledger import Catalogue, Ledger
 from mirror.serve.queries import hierarchy_digest
+from mirror.serve.served import Served
 from mirror.settings import ServeSettings
 
 ALPHA = uid(1, 1, 1, 1)
@@ -246,3 +248,23 @@ async def test_of_incomplete_series_what_is_held_is_shown_when_it_is_to_be(archi
         assert len(digest) == 32
         other = await ask(url + "getSingleImage", SeriesInstanceUID=ALPHA, SOPInstanceUID=instance_uid(ALPHA, 2))
         assert other.status == 500
+
+
+class Snatched(list):
+    """A pool whose last connection is gone as soon as somebody has seen it."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@pytest.mark.asyncio
+async def test_a_connection_that_another_thread_was_quicker_to_take_is_not_missed(archive_root) -> None:
+    served = Served(archive_root.root, ServeSettings())
+    served._idle = Snatched()
+    request = make_mocked_request("GET", "/")
+    assert served.ask(request, lambda catalogue: catalogue.collections())
+    served._idle = Snatched()
+    async with served.catalogue(request) as catalogue:
+        assert catalogue.collections()
+    for idle in served._idle:
+        idle.close()
