@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from mirror.archive.fields import Kind, canonical
+from mirror.archive.fields import FIELDS, Kind, canonical
 
 DialectName = Literal["nbia", "tcia"]
 
@@ -61,11 +61,18 @@ class Param:
     tcia: str | None = None
     #: The name stands for a family: it is followed by a number from 0 on.
     numbered: bool = False
+    #: What it is, where no field of that name says so.
+    text: str = ""
 
     def wire(self, dialect: DialectName) -> str:
         """The parameter's name on the wire, or "" where that dialect does not have it."""
         own = self.nbia if dialect == "nbia" else self.tcia
         return self.name if own is None else own
+
+    @property
+    def about(self) -> str:
+        """What it is, in words, or "" where nothing is said of it."""
+        return self.text or (FIELDS[self.name].text if self.name in FIELDS else "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,7 +246,10 @@ ENDPOINTS: dict[str, Endpoint] = {
         ),
         Endpoint(
             "getImage", "All files of a series as one zip.",
-            (_SERIES_UID, Param("NewFileNames", tcia=""), Param("IncludeMD5", tcia="")),
+            (
+                _SERIES_UID, Param("NewFileNames", tcia="", text="yes: files are named by their numbers"),
+                Param("IncludeMD5", tcia="", text="yes: md5hashes.csv is among the files"),
+            ),
             "getImage", "getImage", answer=Answer.ZIP, formats=(), missing=_ONE_SERIES_COMMA, denied=_NOT_GRANTED,
         ),
         Endpoint(
@@ -266,7 +276,8 @@ ENDPOINTS: dict[str, Endpoint] = {
             missing="A parameter, SeriesInstanceUID and SOPInstanceUID, are required for this API call.",
         ),
         Endpoint(
-            "ContentsByName", "Series of a shared list.", (Param("name", required=True),),
+            "ContentsByName", "Series of a shared list.",
+            (Param("name", required=True, text="Name of the shared list"),),
             "../v1/getContentsByName", "../../SharedList/query/ContentsByName",
             (*_words(_SERIES_TCIA), "Date Released"), _words(_SERIES_TCIA), formats=(Format.JSON,),
             missing="A parameter, name is required for this API call.", lax=True, days=Days.STAMP,

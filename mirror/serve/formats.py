@@ -6,14 +6,13 @@ lists: what is a comma in a value, a null in the first column or a < is never ta
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from mirror.archive.endpoints import Answer, DialectName, Endpoint, Format
+from mirror.archive.endpoints import Answer, DialectName, Endpoint, Format, Param
 from mirror.archive.fields import FIELDS, Kind, canonical
 
 Wire = Mapping[str, Any]
@@ -72,7 +71,7 @@ def text_of(endpoint: Endpoint, name: str, value: Any) -> str:
 def describe(endpoint: Endpoint) -> dict[str, Any]:
     """The tcia dialect's metadata document of a call, made from the endpoint table."""
     params = [
-        {"name": p.wire("tcia"), "description": _param_text(p.name), "type": p.kind.value, "required": p.required}
+        {"name": p.wire("tcia"), "description": _param_text(p), "type": p.kind.value, "required": p.required}
         for p in endpoint.wire_params("tcia")
     ]
     if endpoint.answer is Answer.ROWS:
@@ -91,10 +90,8 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _param_text(name: str) -> str:
-    if name == "Date":
-        return "Day, YYYY-MM-DD; the day itself is included"
-    return FIELDS[name].text if name in FIELDS else "Name of the shared list"
+def _param_text(param: Param) -> str:
+    return "Day, YYYY-MM-DD; the day itself is included" if param.kind is Kind.DATE else param.about
 
 
 # JSON
@@ -152,8 +149,22 @@ def _tcia_csv(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
         yield ("\n" + ",".join(values)).encode()
 
 
+_SCRIPT = {
+    '"': '\\"', "'": "\\'", "\\": "\\\\", "/": "\\/",
+    "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t",
+}  # fmt: skip
+_NOT_IN_SCRIPT = re.compile(r"""["'\\/]|[^ -\x7f]""")
+
+
+def _in_script(match: re.Match[str]) -> str:
+    if known := _SCRIPT.get(match[0]):
+        return known
+    units = memoryview(match[0].encode("utf-16-le")).cast("H")
+    return "".join(f"\\u{unit:04X}" for unit in units)
+
+
 def _script_quoted(value: str) -> str:
-    return json.dumps(value).replace("/", "\\/")
+    return '"' + _NOT_IN_SCRIPT.sub(_in_script, value) + '"'
 
 
 # XML
@@ -183,12 +194,17 @@ def _java_type(endpoint: Endpoint, name: str) -> str:
     return "java.math.BigInteger" if field.kind is Kind.INTEGER else "java.lang.String"
 
 
+_NOT_IN_A_TAG = re.compile(r"^(?=\d)|[^A-Za-z0-9_.-]")
+
+
 def _nbia_xml(endpoint: Endpoint, rows: Iterable[Wire]) -> Pieces:
+    # Some columns have names that no element may have: "PixelSpacing(mm)-Row", "3rd Party Analysis".
+    tags = {name: _NOT_IN_A_TAG.sub("_", name) for name in endpoint.nbia_fields}
     yield b'<?xml version="1.0" encoding="UTF-8" standalone="yes"?><Results>'
     for row in rows:
         columns = "".join(
-            f"<{name} type='{_java_type(endpoint, name)}'>{_escaped(text_of(endpoint, name, row[name]))}</{name}>"
-            for name in endpoint.nbia_fields
+            f"<{tag} type='{_java_type(endpoint, name)}'>{_escaped(text_of(endpoint, name, row[name]))}</{tag}>"
+            for name, tag in tags.items()
             if row.get(name) is not None
         )
         yield f"<Row>{columns}</Row>".encode()

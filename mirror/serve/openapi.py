@@ -191,8 +191,7 @@ def _refuses_unknown(dialect: DialectName, endpoint: Endpoint) -> bool:
 
 
 def _param_schema(dialect: DialectName, endpoint: Endpoint, param: Param) -> Schema:
-    field = FIELDS.get(param.name)
-    about = {"description": field.text} if field else {}
+    about = {"description": param.about} if param.about else {}
     match param.kind:
         case Kind.UID:
             return {"type": "string", "pattern": _UID, **about}

@@ -115,12 +115,13 @@ async def read_params(dialect: DialectName, endpoint: Endpoint, request: web.Req
                 params[canonical_name] += "," + value
     missing = [wire for wire, canonical_name in known.required.items() if canonical_name not in params]
     if missing and dialect == "tcia":
+        call = (endpoint.tcia or endpoint.name).rpartition("/")[2]
         raise Refusal(
             471,
             {
                 "errorDescription": "Mandatory Attribute Missing",
                 "suggestedAction": "Give the missing attribute as a query parameter",
-                "detailedMessage": f"{endpoint.tcia}: Mandatory Attribute Missing : [{', '.join(missing)}]",
+                "detailedMessage": f"{call}: Mandatory Attribute Missing : [{', '.join(missing)}]",
             },
         )
     if missing and endpoint.missing:

@@ -39,13 +39,15 @@ async def test_unknown_parameters_and_formats_do_not_matter(archive: FakeArchive
         ("getSingleImage?SeriesInstanceUID=1", "SOPInstanceUID"),
         ("PatientsByModality?Collection=X", "Modality"),
         ("NewPatientsInCollection", "Collection, Date"),
+        ("../../SharedList/query/ContentsByName", "name"),
     ],
 )
 async def test_a_missing_parameter_is_471(archive: FakeArchive, call: str, missing: str) -> None:
     answer = await ask(archive.url("tcia") + call)
     assert (answer.status, answer.headers["Content-Type"]) == (471, "application/json")
     assert set(answer.rows) == {"errorDescription", "suggestedAction", "detailedMessage"}
-    assert answer.rows["detailedMessage"].endswith(f"Mandatory Attribute Missing : [{missing}]")
+    name = call.partition("?")[0].rpartition("/")[2]
+    assert answer.rows["detailedMessage"] == f"{name}: Mandatory Attribute Missing : [{missing}]"
 
 
 @pytest.mark.asyncio
@@ -165,5 +167,7 @@ async def test_every_call_describes_itself(archive: FakeArchive) -> None:
         ("format", False),
     ]
     assert document["returnTypes"] == ["JSON", "CSV", "XML", "HTML"]
+    shared = (await ask(archive.origin + "/services/v4/SharedList/query/ContentsByName/metadata")).rows
+    assert shared["queryParameters"][0]["description"] == "Name of the shared list"
     series = (await ask(archive.url("tcia") + "getSeries/metadata")).rows["returnAttributes"]
     assert {"name": "Modality", "dicomTag": "0008,0060"}.items() <= series[2].items()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mirror.archive.endpoints import ENDPOINTS, DialectName, Format
+from mirror.archive.older import OLDER
 from mirror.serve.formats import encode_rows, find_format, text_of
 
 MODALITIES: list[dict[str, Any]] = [{}, {"Modality": "CT"}, {"Modality": 'A/B & "C" <d>'}]
@@ -47,6 +48,22 @@ def test_nbia_xml_is_one_line_with_java_types_and_entities() -> None:
     )
 
 
+def test_columns_whose_names_no_element_may_have_are_elements_all_the_same() -> None:
+    row = {"PixelSpacing(mm)-Row": "0.5", "SliceThickness(mm)": "1", "Modality": "CT"}
+    (told,) = ET.fromstring(body("getSeriesMetadata", "nbia", Format.XML, [row]))
+    assert {cell.tag: cell.text for cell in told} == {
+        "Modality": "CT",
+        "PixelSpacing_mm_-Row": "0.5",
+        "SliceThickness_mm_": "1",
+    }
+    older = OLDER["../v1/getSeriesMetaData"]
+    rows = [dict.fromkeys(older.nbia_fields, "x")]
+    (told,) = ET.fromstring(b"".join(encode_rows(older, "nbia", Format.XML, rows)))
+    tags = [cell.tag for cell in told]
+    assert tags[:3] == ["Series_UID", "Collection", "_3rd_Party_Analysis"]
+    assert len(set(tags)) == len(older.nbia_fields)
+
+
 def test_nbia_html_is_a_fragment() -> None:
     assert body("getModalityValues", "nbia", Format.HTML, MODALITIES[:2]) == (
         "<P ALIGN='center'><TABLE BORDER=1><TR><TH>Modality</TH></TR><TR><TD>&nbsp;</TD></TR>"
@@ -65,6 +82,10 @@ def test_tcia_csv_has_a_line_end_before_each_row_and_script_quoting() -> None:
         'TotalSizeInBytes,ObjectCount\n"149149266.000000","274"\n,"0"'
     )
     assert body("getModalityValues", "tcia", Format.CSV, MODALITIES[2:]) == 'Modality\n"A\\/B & \\"C\\" <d>"'
+    odd = [{"Modality": "it's\t\\u00e9 é\U0001f600\x7f"}]
+    assert body("getModalityValues", "tcia", Format.CSV, odd) == (
+        'Modality\n"it\\\'s\\t\\\\u00e9 \\u00E9\\uD83D\\uDE00\x7f"'
+    )
     assert body("getModalityValues", "tcia", Format.CSV, []) == "Modality"
 
 
