@@ -43,7 +43,11 @@ _FIELDS = {
     "softwareversioncriteria": "SoftwareVersions",
     "thirdpartyanalysis": "ThirdPartyAnalysis",
     "patientcriteria": "PatientID",
+    "studycriteria": "StudyInstanceUID",
+    "seriescriteria": "SeriesInstanceUID",
 }
+#: What a series without a body part is found and counted by.
+_UNSAID = {"BodyPartExamined": "NOT SPECIFIED"}
 #: PhantomCriteria: what a patient's Phantom must be, in upper case; None: it does not matter.
 _PHANTOMS = {"0": "YES", "1": "NO", "2": None}
 #: Bytes of an answer that are sent at a time; a shorter one is sent with its length.
@@ -71,6 +75,7 @@ class _Asked:
 
     fields: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     species: set[str] = field(default_factory=set)
+    sexes: set[str] = field(default_factory=set)
     released: tuple[str, str] | None = None
     time_point: _TimePoint | None = None
     phantom: str | None = None
@@ -80,7 +85,7 @@ class _Asked:
     def holds(self, series: Row) -> bool:
         """Whether a row of getSeries is asked for, as far as it tells."""
         for name, wanted in self.fields.items():
-            if str(series.get(name) or "").upper() not in wanted:
+            if str(series.get(name) or _UNSAID.get(name, "")).upper() not in wanted:
                 return False
         return self.released is None or self.released[0] <= (series.get("DateReleased") or "") <= self.released[1]
 
@@ -89,6 +94,7 @@ class _Asked:
         return (
             bool(series)
             and (not self.species or (patient.get("SpeciesCode") or _HUMAN[0]) in self.species)
+            and (not self.sexes or str(patient.get("PatientSex") or "").upper() in self.sexes)
             and (self.phantom is None or str(patient.get("Phantom") or "NO").upper() == self.phantom)
             and len({row.get("StudyInstanceUID") for row in series}) >= self.studies
             and (
@@ -178,6 +184,8 @@ def _add(asked: _Asked, kind: str, number: int, params: Params) -> None:
         asked.fields[name].add(value.upper())
     elif lowered == "speciescriteria":
         asked.species.add(value)
+    elif lowered == "patientsexcriteria":
+        asked.sexes.add(value.upper())
     elif lowered == "minnumberofstudiescriteria" and value.isdecimal():
         asked.studies = int(value)
     elif lowered == "modalityandedsearchcriteria":
@@ -214,11 +222,17 @@ def _time_point(number: int, params: Params) -> _TimePoint:
 def _page(catalogue: Catalogue, asked: _Asked, params: Params) -> dict[str, Any]:
     counted: dict[str, Counter[str]] = {name: Counter() for name in ("Collection", "Modality", "BodyPartExamined")}
     species: Counter[str] = Counter()
+    times = {s["StudyInstanceUID"]: time for s in catalogue.studies(_where(asked)) if (time := _time_of(s))}
+    points: dict[str, set[int]] = defaultdict(set)
 
     def count(patient: _Patient, rows: Sequence[Row]) -> None:
         species[patient.species] += 1
         for name, counter in counted.items():
-            counter.update({str(row[name]) for row in rows if row.get(name)})
+            said = {str(row[name]) for row in rows if row.get(name)}
+            counter.update(said or ({_UNSAID[name]} if name in _UNSAID else said))
+        for uid in times.keys() & {row["StudyInstanceUID"] for row in rows}:
+            event, days = times[uid]
+            points[event].add(days)
 
     start, shown, total = _shown(catalogue, asked, params, count)
     return {
@@ -228,6 +242,8 @@ def _page(catalogue: Catalogue, asked: _Asked, params: Params) -> dict[str, Any]
         "modalities": _values(counted["Modality"]),
         "collections": _values(counted["Collection"]),
         "species": _values(species),
+        "maxTimepoints": {event: max(days) for event, days in points.items()},
+        "minTimepoints": {event: min(days) for event, days in points.items()},
         "sort": f"{params['sortField']}-{params['sortDirection']}",
     }
 
@@ -259,10 +275,8 @@ def _result(catalogue: Catalogue, asked: _Asked, patient: _Patient, number: int)
         of_study[row["StudyInstanceUID"]].append(row)
     points: dict[str, set[int]] = defaultdict(set)
     for uid in of_study:
-        study = studies.get(uid, {})
-        event, offset = study.get("LongitudinalTemporalEventType"), study.get("LongitudinalTemporalOffsetFromEvent")
-        if event is not None and offset is not None:
-            points[event].add(int(offset))
+        if (time := _time_of(studies.get(uid, {}))) is not None:
+            points[time[0]].add(time[1])
     return {
         "id": number,
         "subjectId": patient.subject,
@@ -308,11 +322,9 @@ def _manifest(catalogue: Catalogue, asked: _Asked | None, params: Params, origin
 
 def _found(catalogue: Catalogue, asked: _Asked) -> Iterator[tuple[_Patient, list[Row]]]:
     """Each patient who is asked for, with the series that match; one patient at a time, by collection and PatientID."""
-    named = asked.fields.get("Collection", set())
-    where = {"Collection": next(iter(named))} if len(named) == 1 else {}
     # The catalogue gives series by collection and patient.
     for (collection, subject), group in groupby(
-        catalogue.series(where), key=lambda r: (r["Collection"], r.get("PatientID") or "")
+        catalogue.series(_where(asked)), key=lambda r: (r["Collection"], r.get("PatientID") or "")
     ):
         every: list[Row] = list(group)
         rows = [row for row in every if asked.holds(row)]
@@ -324,6 +336,18 @@ def _found(catalogue: Catalogue, asked: _Asked) -> Iterator[tuple[_Patient, list
         if asked.holds_together(rows, person):
             species = person.get("SpeciesDescription") or _HUMAN[1]
             yield _Patient(collection, subject, species, *_counts(rows), *_counts(every)), rows
+
+
+def _where(asked: _Asked) -> dict[str, str]:
+    """What the catalogue itself may leave out."""
+    named = asked.fields.get("Collection", set())
+    return {"Collection": next(iter(named))} if len(named) == 1 else {}
+
+
+def _time_of(study: Row) -> tuple[str, int] | None:
+    """An event, and the days from it to the study, where it tells of one."""
+    event, offset = study.get("LongitudinalTemporalEventType"), study.get("LongitudinalTemporalOffsetFromEvent")
+    return None if event is None or offset is None else (str(event), int(offset))
 
 
 def _counts(series: Sequence[Row]) -> tuple[int, int]:

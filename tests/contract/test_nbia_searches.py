@@ -48,6 +48,9 @@ def series_of(found: dict[str, Any]) -> set[str]:
         ([("SpeciesCriteria", "337915000")], [{}]),
         ([("SpeciesCriteria", "447612001")], []),
         ([("CollectionCriteria", "NoSuch")], []),
+        ([("StudyCriteria", uid(1, 1, 1))], [{"StudyInstanceUID": uid(1, 1, 1)}]),
+        ([("SeriesCriteria", uid(2, 1, 2, 1))], [{"SeriesInstanceUID": uid(2, 1, 2, 1)}]),
+        ([("PatientSexCriteria", "m")], []),
     ],
 )  # fmt: skip
 async def test_criteria_find_what_get_series_finds(
@@ -143,6 +146,35 @@ async def test_a_patient_found_is_told_as_the_archive_tells_it(archive: FakeArch
     }
     (other,) = (await search(archive, ("PatientCriteria", "S2-001"))).rows["resultSet"]
     assert other["timepoints"] == {}
+
+
+async def test_the_first_and_last_days_are_those_of_everyone_found(archive: FakeArchive) -> None:
+    stock_timed(archive)
+    everyone = (await search(archive, size="1")).rows
+    assert (everyone["minTimepoints"], everyone["maxTimepoints"]) == ({"DIAGNOSIS": -3}, {"DIAGNOSIS": 40})
+    one = (await search(archive, ("StudyCriteria", TIMED))).rows
+    assert (one["minTimepoints"], one["maxTimepoints"]) == ({"DIAGNOSIS": -3}, {"DIAGNOSIS": -3})
+    none = (await search(archive, ("PatientCriteria", "S2-001"))).rows
+    assert (none["minTimepoints"], none["maxTimepoints"]) == ({}, {})
+
+
+async def test_series_without_a_body_part_are_not_specified(archive: FakeArchive) -> None:
+    said, unsaid = uid(8, 1, 1), uid(8, 1, 2)
+    for series, part in ((said, "HEAD"), (unsaid, None)):
+        archive.stock(
+            "Brain Beta",
+            make_series(
+                patient_id="S8", study_uid=uid(8, 1), series_uid=series, instances=1, BodyPartExamined=part,
+            ),
+        )  # fmt: skip
+    assert series_of((await search(archive, ("AnatomicalSiteCriteria", "NOT SPECIFIED"))).rows) == {unsaid}
+    both = (await search(archive, ("AnatomicalSiteCriteria", "not specified"), ("AnatomicalSiteCriteria", "head"))).rows
+    assert series_of(both) == {said, unsaid}
+    # A patient counts there who has no other.
+    assert both["bodyParts"] == [{"value": "HEAD", "count": 1}]
+    alone = (await search(archive, ("SeriesCriteria", unsaid))).rows
+    assert alone["bodyParts"] == [{"value": "NOT SPECIFIED", "count": 1}]
+    assert alone["resultSet"][0]["bodyParts"] == []
 
 
 @pytest.mark.parametrize(
