@@ -3,8 +3,9 @@
 A study is named for as many nights as the overlap is long. In the nbia dialect one getUpdatedSeries for the whole
 archive gives the rows of everything that was released since a day: a study all of whose rows are known as they are
 need not be walked once more. Rows are the same when a series is released twice on one day: if that day was not over
-at the last crawl, the archive's digest of the study is asked as well. The tcia dialect has neither call; there every
-named study is walked.
+at the last crawl, the archive's digest of the study is asked as well. So it is where a mirror names a series by the
+day on which it came there: its row need not tell what is new. The tcia dialect has neither call; there every named
+study is walked.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ _OVER = 36 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A study of which everything that was released since a day is known: how many series, and the newest's day."""
+    """A study of which everything that was released since a day is known: how many series, and the newest's day; ""
+    where their days of release are not why they are named.
+    """
 
     series: int
     newest: str
 
     def is_over(self, moment: float) -> bool:
         """True when the newest series' day of release was over at a moment (UTC, seconds), in whichever zone."""
+        if not self.newest:
+            return False
         return datetime.fromisoformat(self.newest).replace(tzinfo=UTC).timestamp() + _OVER <= moment
 
 
@@ -69,11 +74,14 @@ class Released:
                     study, day_released = series.study_instance_uid, series.date_released or ""
                     if not is_known:
                         news.add(study)
-                    elif is_day(day_released) and day_released >= since:
+                        continue
+                    if is_day(day_released) and day_released >= since:
                         # The same few days come hundreds of thousands of times; one text of each will do.
-                        day_released = days.setdefault(day_released, day_released)
-                        before = known.get(study, Known(0, day_released))
-                        known[study] = Known(before.series + 1, max(before.newest, day_released))
+                        newest = days.setdefault(day_released, day_released)
+                    else:
+                        newest = ""
+                    before = known.get(study, Known(0, newest))
+                    known[study] = Known(before.series + 1, newest and before.newest and max(before.newest, newest))
         except ArchiveError as error:
             if await kit.client.is_down(error):
                 raise

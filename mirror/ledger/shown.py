@@ -32,12 +32,20 @@ _INGESTED = (
     "date(max(coalesce(s.judged_at, 0), coalesce((SELECT max(h.at) FROM history h"
     " WHERE h.series_instance_uid = s.series_instance_uid AND h.what = 'returned'), 0)), 'unixepoch')"
 )
+#: Where a mirror knows no days of release: the tcia dialect tells none (and what another told before may be old), nor
+#: do the mirrors of such a mirror. An archive that has some series without a day is another thing: it names them to
+#: nobody.
+_NO_DAYS = (
+    "(SELECT m.value FROM meta m WHERE m.key = 'dialect') = 'tcia' OR s.date_released IS NULL"
+    " AND (SELECT count(some.day) FROM (SELECT date_released AS day FROM series LIMIT 1000) some) = 0"
+)
+_RELEASED = f"CASE WHEN {_NO_DAYS} THEN {_INGESTED} ELSE s.date_released END"
 
 
 class Shown:
     """What a catalogue shows: complete series and, with `incomplete`, all of which something is held.
 
-    With `by_ingest` a series' day is not its day of release but the one on which it came into this mirror.
+    With `by_ingest`, or where no days of release are known, a series' day is the one on which it came into this mirror.
     """
 
     def __init__(self, *, incomplete: bool, by_ingest: bool) -> None:
@@ -46,7 +54,7 @@ class Shown:
         self.shown = f"{state} AND s.presence <> 'withdrawn'{_OPEN}"
         self.hidden = f"{state} AND s.presence = 'withdrawn'{_OPEN}"
         #: The ISO day that since-calls go by.
-        self.day = _INGESTED if by_ingest else "s.date_released"
+        self.day = _INGESTED if by_ingest else _RELEASED
 
     def where(
         self, where: Mapping[str, str], since: str | None = None, hidden: bool = False
