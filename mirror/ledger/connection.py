@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from mirror.errors import Damaged, LedgerError, StoreDenied, StoreError, StoreFull
@@ -13,6 +14,11 @@ _CACHE_KIB = 16 * 1024
 #: So many pages (of so many bytes) lie in the log before they go into the ledger's file.
 _LOG_PAGES = 4000
 _PAGE = 4096
+#: Where it has grown to so many times as much behind readers, its writer waits for them.
+_LONG = 4
+#: Seconds that it waits for them; where one reads for longer, it does so again when the log is so many times as long.
+_PATIENCE = 2.0
+_AGAIN = 1.5
 #: What SQLite says where it may not write, the files included that it shares with others beside the ledger.
 _REFUSED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
@@ -40,7 +46,7 @@ def scratch_ledger(name: Path) -> sqlite3.Connection:
 
 
 def _writer(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
@@ -84,6 +90,42 @@ def _checked(uri: str, path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+class Log:
+    """The log of a ledger that is open for writing. One thread at a time.
+
+    After a commit SQLite begins it anew if nobody is reading what was before. Beside a server that is much asked
+    somebody always is, and then the log grows for as long as a run lasts: what ends that is to wait for those who read.
+    """
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+        self._file = path.with_name(f"{path.name}-wal")
+        self._most: float
+        self._most = self._long = _LONG * _LOG_PAGES * _PAGE
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is time to shorten it."""
+        size = self._size()
+        if size <= self._long:
+            self._most = self._long
+        return size > self._most
+
+    def shorten(self) -> None:
+        """Begin it anew, outside of a transaction: waits for a moment at which nobody needs it. Safe to repeat."""
+        if not self.is_long:
+            return
+        with sqlite_errors(self._path):
+            (held, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._most = _AGAIN * self._size() if held else self._long
+
+    def _size(self) -> int:
+        with suppress(FileNotFoundError):
+            return self._file.stat().st_size
+        return 0
 
 
 class sqlite_errors:  # noqa: N801 - reads as a statement

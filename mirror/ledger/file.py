@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 from mirror.errors import LedgerError
-from mirror.ledger.connection import connect, sqlite_errors
+from mirror.ledger.connection import Log, connect, sqlite_errors
 from mirror.ledger.facts import KEPT, write_facts
 from mirror.ledger.lock import take_lock
 from mirror.threads import Threads
@@ -41,6 +41,7 @@ class LedgerFile:
                     " goes on with it"
                 )
             self._db = connect(self.path)
+            self._log = Log(self._db, self.path)
             if rehearse:
                 self._db.execute("BEGIN IMMEDIATE")
         except BaseException:
@@ -61,7 +62,10 @@ class LedgerFile:
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of this ledger in a thread, after those already waiting. Not cut short by cancellation."""
-        return await self._threads.run(work, *args, **kwargs)
+        result = await self._threads.run(work, *args, **kwargs)
+        if self._log.is_long and not self._rehearse:
+            await self._threads.run(self._log.shorten)
+        return result
 
     @property
     def is_idle(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -148,6 +149,55 @@ def test_a_log_that_grew_behind_a_reader_is_cut_to_size_when_the_reader_is_gone(
             for number in range(2):
                 plan(ledger, a_series(f"1.3.{number}"))
         assert log.stat().st_size < 1.1 * pages * 4096
+
+
+def test_the_log_stays_short_beside_readers_of_whom_one_is_always_there(tmp_path: Path, monkeypatch):
+    """As with a server that is much asked: no moment comes at which nobody reads what was before."""
+    monkeypatch.setattr("mirror.ledger.connection._LOG_PAGES", 50)
+    monkeypatch.setattr("mirror.ledger.connection._PATIENCE", 0.5)
+    log = file_of(tmp_path).with_name("ledger.sqlite-wal")
+    longest = 0
+    done = threading.Event()
+
+    def read(seconds: float) -> None:
+        with Catalogue(tmp_path) as catalogue:
+            while not done.is_set():
+                with catalogue.snapshot():
+                    catalogue.meta("server")
+                    time.sleep(seconds)
+
+    async def write() -> None:
+        nonlocal longest
+        for number in range(300):
+            await ledger.run(plan, ledger, a_series(f"1.2.{number}"))
+            longest = max(longest, log.stat().st_size)
+
+    with Ledger(tmp_path) as ledger:
+        readers = [threading.Thread(target=read, args=[seconds]) for seconds in (0.01, 0.02, 0.03)]
+        for reader in readers:
+            reader.start()
+        try:
+            anyio.run(write)
+        finally:
+            done.set()
+            for reader in readers:
+                reader.join()
+    assert longest < 1200 * 4096, "a wait may be in vain once or twice; without any it is 2500 pages"
+
+
+def test_who_reads_for_long_does_not_stop_the_writer_each_time(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("mirror.ledger.connection._LOG_PAGES", 10)
+    monkeypatch.setattr("mirror.ledger.connection._PATIENCE", 0.2)
+
+    async def write() -> None:
+        for number in range(200):
+            await ledger.run(plan, ledger, a_series(f"1.2.{number}"))
+
+    with Ledger(tmp_path) as ledger, Catalogue(tmp_path) as catalogue, catalogue.snapshot():
+        catalogue.meta("server")
+        began = time.monotonic()
+        anyio.run(write)
+        assert time.monotonic() - began < 15, "each of 200 would take 40 s"
 
 
 # Transactions
