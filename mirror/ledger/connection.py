@@ -16,8 +16,9 @@ _LOG_PAGES = 4000
 _PAGE = 4096
 #: Where it has grown to so many times as much behind readers, its writer waits for them.
 _LONG = 4
-#: Seconds that it waits for them; where one reads for longer, it does so again when the log is so many times as long.
-_PATIENCE = 2.0
+#: Milliseconds that it waits for them, and how often; where one reads for longer, it does so again when the log is so
+#: many times as long. Several short waits: what SQLite waits for may be held by one reader after the other.
+_PATIENCE, _TRIES = 500, 4
 _AGAIN = 1.5
 #: What SQLite says where it may not write, the files included that it shares with others beside the ledger.
 _REFUSED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
@@ -46,7 +47,7 @@ def scratch_ledger(name: Path) -> sqlite3.Connection:
 
 
 def _writer(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
@@ -119,8 +120,17 @@ class Log:
         if not self.is_long:
             return
         with sqlite_errors(self._path):
-            (held, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        self._most = _AGAIN * self._size() if held else self._long
+            (before,) = self._db.execute("PRAGMA busy_timeout").fetchone()
+            self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
+            try:
+                is_short = any(self._begin_anew() for _ in range(_TRIES))
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {before}")
+        self._most = self._long if is_short else _AGAIN * self._size()
+
+    def _begin_anew(self) -> bool:
+        (held, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not held
 
     def _size(self) -> int:
         with suppress(FileNotFoundError):
