@@ -116,8 +116,8 @@ class Log:
         return size > self._most
 
     def shorten(self) -> None:
-        """Begin it anew, outside of a transaction: waits for a moment at which nobody needs it. Safe to repeat."""
-        if not self.is_long:
+        """Begin it anew, unless in a transaction: waits for a moment at which nobody needs it. Safe to repeat."""
+        if self._db.in_transaction or not self.is_long:
             return
         with sqlite_errors(self._path):
             (before,) = self._db.execute("PRAGMA busy_timeout").fetchone()

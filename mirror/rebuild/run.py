@@ -113,7 +113,7 @@ class _Run:
                 facts |= {"layout": layout.name}
                 if self._server is not None:
                     if self._server.base != facts.get("server"):
-                        facts.pop("source_chain", None)  # is another's
+                        facts["source_chain"] = ""  # that of another is kept otherwise
                     facts |= {"server": self._server.base, "dialect": self._server.dialect}
                 ledger.set_meta(**facts)
                 self._begin(facts)

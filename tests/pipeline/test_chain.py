@@ -17,6 +17,7 @@ from fakes.mirroring import Mirror, assert_nothing_wrong
 
 import mirror.ledger.history
 import mirror.ledger.ledger
+from mirror.archive.dialects import find_server
 from mirror.archive.endpoints import DialectName
 from mirror.errors import SettingsError
 from mirror.ledger import Catalogue, Ledger
@@ -237,6 +238,16 @@ async def test_where_its_content_is_from_is_known_after_a_rebuild(archive, tmp_p
         await rebuild(root)
         with Catalogue(root) as catalogue:
             assert catalogue.meta("source_chain") == ", ".join(reversed(urls[:2]))
+
+
+async def test_a_rebuild_for_another_server_forgets_the_sources_of_the_one_before(archive, tmp_path):
+    async with chained(archive, tmp_path) as chain:
+        await chain.night()
+        root = chain.mirrors[2].root
+        for server in (find_server(archive.url()), None):
+            await rebuild(root, server=server, force=True)
+            with Catalogue(root) as catalogue:
+                assert (catalogue.meta("server"), catalogue.meta("source_chain")) == (archive.url(), "")
 
 
 async def test_who_does_not_name_its_sources_is_the_source(archive, tmp_path):
