@@ -179,24 +179,27 @@ class Browsing(Catalogue):
     def find(self, text: str, limit: int) -> list[Row]:
         """Collections, patients, studies and series that begin with some text, and an instance by its whole UID.
 
-        By several statements, each by an index; a collection's name may contain the text.
+        By several statements, each by an index; a collection's name may contain the text. A patient whose whole
+        PatientID it is comes before those that only begin so, however many there are.
         """
         if not text:
             return []
         places = [{"collection": name} for name in self._seen_collections() if text.lower() in name.lower()][:limit]
         span = {"first": text, "behind": text + _BEHIND, "limit": limit}
+        patients = []
         for name in self._seen_collections():
-            places += [
+            patients += [
                 {"collection": name, "patient": row["patient_id"]}
                 for row in self._rows(
                     "SELECT DISTINCT s.patient_id FROM series s WHERE s.collection = :name COLLATE NOCASE"
                     f" AND s.collection = :name AND s.patient_id >= :first AND s.patient_id < :behind AND {SEEN}"
-                    " LIMIT :limit",
+                    " ORDER BY s.patient_id LIMIT :limit",
                     {**span, "name": name},
                 )
             ]
-            if len(places) >= 2 * limit:
-                break
+        # Stable: those that only begin so stay collection by collection.
+        patients.sort(key=lambda place: place["patient"] != text)
+        places += patients[: max(0, 2 * limit - len(places))]
         if text[0].isdecimal():
             places += [dict(row) for row in self._rows(_STUDIES, span)]
             places += [dict(row) for row in self._rows(_SERIES, span)]

@@ -207,6 +207,19 @@ async def test_a_place_is_found_by_what_it_begins_with(client: aiohttp.ClientSes
 
 
 @pytest.mark.asyncio
+async def test_a_whole_patient_id_is_found_before_those_that_begin_so(
+    client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    for number in range(24):
+        files = make_series(patient_id=f"7{number:02}", series_uid=uid(7, number + 1, 1), instances=1)
+        stock(tmp_path, f"A{number % 2}", files, released="2020-01-31")
+    stock(tmp_path, "Z", make_series(patient_id="7", series_uid=uid(8, 1, 1), instances=1), released="2020-01-31")
+    places = await ask(client, "find", text="7")
+    assert places[0] == {"collection": "Z", "patient": "7"}
+    assert len(places) == 20
+
+
+@pytest.mark.asyncio
 async def test_what_is_not_complete_is_told_with_its_findings(client: aiohttp.ClientSession, tmp_path: Path) -> None:
     assert await ask(client, "unfinished", collection="Lung") == []
     with Ledger(tmp_path) as ledger, ledger.transaction() as db:
