@@ -5,12 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
 from fakes import loopback
 from fakes.archive import FakeArchive, stock_small
 from fakes.clock import Nights
+
+import mirror.ledger.history
+import mirror.ledger.ledger
 
 loopback.keep_in()
 
@@ -43,3 +47,11 @@ async def archive(stocked: Path, tmp_path: Path) -> AsyncIterator[FakeArchive]:
 def nights(archive: FakeArchive) -> Nights:
     """The archive's clock."""
     return Nights(archive)
+
+
+@pytest.fixture
+def ledgers_clock(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ledgers write down when something happened by the tests' clock."""
+    clock = SimpleNamespace(time=lambda: nights.now.timestamp())
+    for module in (mirror.ledger.ledger, mirror.ledger.history):
+        monkeypatch.setattr(module, "time", clock)

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fakes.archive import FakeArchive, stock_another
@@ -15,8 +14,6 @@ from fakes.asking import ask
 from fakes.dicom import uid
 from fakes.mirroring import Mirror, assert_nothing_wrong
 
-import mirror.ledger.history
-import mirror.ledger.ledger
 from mirror.archive.dialects import find_server
 from mirror.archive.endpoints import DialectName
 from mirror.errors import SettingsError
@@ -139,14 +136,6 @@ async def test_a_withdrawal_goes_down_the_chain(archive, tmp_path, nights, how):
         assert [mirror.presence(SERIES) for mirror in chain.mirrors] == [Presence.WITHDRAWN] * 3
         assert [len(mirror.instances()) for mirror in chain.mirrors] == [20] * 3
         assert_same(chain, archive)
-
-
-@pytest.fixture
-def ledgers_clock(nights, monkeypatch):
-    """Ledgers write down when something happened by the tests' clock."""
-    clock = SimpleNamespace(time=lambda: nights.now.timestamp())
-    for module in (mirror.ledger.ledger, mirror.ledger.history):
-        monkeypatch.setattr(module, "time", clock)
 
 
 @pytest.mark.parametrize("by_ingest", [False, True])

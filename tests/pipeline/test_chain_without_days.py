@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from types import SimpleNamespace
 
 import pytest
 from fakes.archive import FakeArchive, stock_another
 from fakes.dicom import uid
 from fakes.mirroring import Mirror
 
-import mirror.ledger.history
-import mirror.ledger.ledger
 from mirror.model import Walk
 
 pytestmark = pytest.mark.asyncio
 
 NIGHT = Walk()
 SERIES = uid(2, 1, 2, 1)
-
-
-@pytest.fixture
-def ledgers_clock(nights, monkeypatch):
-    """Ledgers write down when something happened by the tests' clock."""
-    clock = SimpleNamespace(time=lambda: nights.now.timestamp())
-    for module in (mirror.ledger.ledger, mirror.ledger.history):
-        monkeypatch.setattr(module, "time", clock)
 
 
 @pytest.mark.parametrize("what", ["a new series", "a changed series"])

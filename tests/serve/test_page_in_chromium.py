@@ -200,6 +200,7 @@ async def test_a_series_is_searched_and_a_uid_found(browser: Browser) -> None:
     await browser.until("document.querySelector('main').textContent.includes('No series is found')")
     await browser.run("location.hash = '#/q/Real/1ct1'")
     await browser.until("document.querySelectorAll('tbody tr').length === 1")
+    assert await browser.run("document.querySelectorAll('tbody a')[1].textContent") == "1CT1"
     await browser.shoot("search-1280-light")
     await browser.run("document.querySelector('#find input').focus()")
     await browser.send("Input.insertText", text=instance_uid(uid(1, 1, 1), 2))
@@ -245,6 +246,7 @@ async def test_what_is_not_complete_is_a_click_away(browser: Browser, tmp_path: 
     await browser.click("0 of 1")
     await browser.until("document.querySelector('h1').textContent === 'Not complete in Lung'")
     await browser.until("document.querySelector('tbody')?.textContent.includes('too few')")
+    assert await browser.run("document.querySelectorAll('tbody tr').length") == 1
     await browser.shoot("unfinished-390-light")
     nothing_wrong(browser)
 
